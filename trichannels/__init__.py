@@ -1,0 +1,17 @@
+"""Django Channels' architecture on structured concurrency: a nursery owns each socket's application instance.
+
+The package is laid out in floors; a file imports only from the floors below its own (``tests/test_floors.py`` guards it):
+
+1. ``exceptions``, ``metrics``, ``seam``
+2. ``bridge``, ``events``, ``inbox``, ``layers.base``, ``layers.serializers``
+3. ``protocol``, ``routing``, ``middleware``, ``security.websocket``
+4. ``instance``, ``layers.memory``
+5. ``layers`` (lazy: ``get_channel_layer``, ``InMemoryChannelLayer``)
+6. ``consumer``, ``server``
+7. ``generic``
+8. ``cli``, ``demo``, ``testing``
+
+Nothing inside the package imports this file.
+"""
+
+__version__ = "0.1.0"

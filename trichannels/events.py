@@ -1,0 +1,115 @@
+"""The ASGI border: its types, and the check of events that an application sends. Nothing here awaits.
+
+ASGI's dicts stay dicts; the specification is at https://asgi.readthedocs.io (HTTP & WebSocket 2.5, lifespan 2.0).
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol, TypeAlias, TypeGuard
+
+from .exceptions import BadEvent
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Event: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Event]]
+Send: TypeAlias = Callable[[Event], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+TRANSPORT = "trichannels.transport"
+"""Key in ``scope["extensions"]`` under which our own server offers its :class:`Transport`."""
+
+
+class Transport(Protocol):
+    """What our server offers beyond ASGI to the instance that owns a socket.
+
+    Its presence also promises that an application may stop calling ``receive()`` for as long as it likes:
+    the transport then stops reading, and goes on serving control frames.
+    """
+
+    def when_gone(self, callback: Callable[[int, str], None]) -> None:
+        """Call ``callback(code, reason)`` once, as soon as the peer has left, even if nobody is in ``receive()``.
+
+        If the peer has left already, the callback runs at once. It must not block or raise.
+        """
+
+
+def transport_of(scope: Scope) -> Transport | None:
+    """Return our server's transport, or None on any other server."""
+    transport: Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)
+    return transport
+
+
+def _is_headers(value: object) -> TypeGuard[Headers]:
+    try:
+        return all(isinstance(name, bytes) and isinstance(data, bytes) for name, data in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return False
+
+
+def _check_accept(event: Mapping[str, Any]) -> str | None:
+    if not isinstance(event.get("subprotocol"), str | None):
+        return "'subprotocol' must be a str or None"
+    if not _is_headers(event.get("headers") or ()):
+        return "'headers' must be an iterable of (bytes, bytes) pairs"
+    return None
+
+
+def _check_send(event: Mapping[str, Any]) -> str | None:
+    text, data = event.get("text"), event.get("bytes")
+    if (text is None) == (data is None):
+        return "give either 'text' or 'bytes', and not both"
+    if text is not None and not isinstance(text, str):
+        return f"'text' must be a str, not {type(text).__name__}"
+    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
+        return f"'bytes' must be bytes, not {type(data).__name__}"
+    return None
+
+
+def _check_close(event: Mapping[str, Any]) -> str | None:
+    code, reason = event.get("code", 1000), event.get("reason") or ""
+    # RFC 6455 section 7.4: 1004-1006 and 1015 never travel; 1000-2999 belong to the protocol, 3000-4999 to others.
+    if not isinstance(code, int) or not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in (1004, 1005, 1006):
+        return f"'code' must be 1000 to 1014 (not 1004, 1005, 1006) or 3000 to 4999, not {code!r}"
+    if not isinstance(reason, str) or len(reason.encode()) > 123:
+        return "'reason' must be a str of at most 123 bytes in UTF-8"
+    return None
+
+
+def _check_response_start(event: Mapping[str, Any]) -> str | None:
+    status = event.get("status")
+    if not isinstance(status, int) or not 100 <= status <= 599:
+        return f"'status' must be an int from 100 to 599, not {status!r}"
+    if not _is_headers(event.get("headers") or ()):
+        return "'headers' must be an iterable of (bytes, bytes) pairs"
+    return None
+
+
+def _check_response_body(event: Mapping[str, Any]) -> str | None:
+    body = event.get("body", b"")
+    if not isinstance(body, bytes | bytearray | memoryview):
+        return f"'body' must be bytes, not {type(body).__name__}"
+    return None
+
+
+CHECKS: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+    "websocket.accept": _check_accept,
+    "websocket.send": _check_send,
+    "websocket.close": _check_close,
+    "websocket.http.response.start": _check_response_start,
+    "websocket.http.response.body": _check_response_body,
+    "http.response.start": _check_response_start,
+    "http.response.body": _check_response_body,
+}
+
+
+def check_sent(event: Mapping[str, Any]) -> None:
+    """Raise :class:`BadEvent` if a field of an event from the application has the wrong type or value.
+
+    Which event may come when is the business of :mod:`trichannels.protocol`; unknown types pass here.
+    """
+    if not isinstance(event, Mapping) or not isinstance(event.get("type"), str):
+        raise BadEvent(f"an ASGI event is a dict with a 'type' of str, not {event!r}")
+    check = CHECKS.get(event["type"])
+    problem = check(event) if check else None
+    if problem:
+        raise BadEvent(f"{event['type']}: {problem}")

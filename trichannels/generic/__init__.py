@@ -1,0 +1,1 @@
+"""Ready-made consumers: WebSocket, JSON, HTTP."""

@@ -1,0 +1,1 @@
+"""Guards that stand in front of an application."""
