@@ -6,6 +6,8 @@ ASGI's dicts stay dicts; the specification is at https://asgi.readthedocs.io (HT
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
+from anyio import CancelScope
+
 from .exceptions import BadEvent
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -30,6 +32,12 @@ class Transport(Protocol):
         """Call ``callback(code, reason)`` once, as soon as the peer has left, even if nobody is in ``receive()``.
 
         If the peer has left already, the callback runs at once. It must not block or raise.
+        """
+
+    def bound(self, scope: CancelScope) -> None:
+        """Let the server bring this scope's deadline forward when it must be down sooner than that.
+
+        For the shielded scope in which an instance says goodbye: a drain has a wall, and SIGINT moves it.
         """
 
 
