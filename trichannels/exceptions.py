@@ -79,7 +79,9 @@ class ChannelFull(TrichannelsError):
     """The channel is at capacity; the message was not queued."""
 
     def __init__(self, channel: str, capacity: int) -> None:
-        super().__init__(f"{channel!r} already holds {capacity} messages: read it faster or raise its capacity")
+        super().__init__(
+            f"{channel!r} already holds {capacity} messages: read it faster or raise its capacity"
+        )
         self.channel, self.capacity = channel, capacity
 
 

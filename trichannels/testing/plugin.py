@@ -1,0 +1,1 @@
+"""pytest fixtures for users of trichannels; registered as a plugin by the package."""
