@@ -9,6 +9,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,8 +93,8 @@ def no_leaked_threads() -> Iterator[None]:
 def descriptors() -> Iterator[None]:
     """Fail the test if it leaves file descriptors open."""
     gc.collect()
-    before = set(os.listdir("/proc/self/fd"))
+    before = set(Path("/proc/self/fd").iterdir())
     yield
     gc.collect()
-    left = set(os.listdir("/proc/self/fd")) - before
+    left = set(Path("/proc/self/fd").iterdir()) - before
     assert not left, f"file descriptors left open: {left}"

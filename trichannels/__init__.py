@@ -1,6 +1,7 @@
 """Django Channels' architecture on structured concurrency: a nursery owns each socket's application instance.
 
-The package is laid out in floors; a file imports only from the floors below its own (``tests/test_floors.py`` guards it):
+The package is laid out in floors; a file imports only from the floors below its own
+(``tests/test_floors.py`` guards it):
 
 1. ``exceptions``, ``metrics``, ``seam``
 2. ``bridge``, ``events``, ``inbox``, ``layers.base``, ``layers.serializers``

@@ -76,11 +76,7 @@ def _check_send(event: Mapping[str, Any]) -> str | None:
 def _check_close(event: Mapping[str, Any]) -> str | None:
     code, reason = event.get("code", 1000), event.get("reason") or ""
     # RFC 6455 section 7.4: 1004-1006 and 1015 never travel; 1000-2999 belong to the protocol, 3000-4999 to others.
-    if (
-        not isinstance(code, int)
-        or not (1000 <= code <= 1014 or 3000 <= code <= 4999)
-        or code in (1004, 1005, 1006)
-    ):
+    if not isinstance(code, int) or not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in (1004, 1005, 1006):
         return f"'code' must be 1000 to 1014 (not 1004, 1005, 1006) or 3000 to 4999, not {code!r}"
     if not isinstance(reason, str) or len(reason.encode()) > 123:
         return "'reason' must be a str of at most 123 bytes in UTF-8"

@@ -54,7 +54,8 @@ class NoHandler(TrichannelsError, ValueError):
 
     def __init__(self, consumer: str, event_type: str, handler: str) -> None:
         super().__init__(
-            f"No handler for message type {event_type}: {consumer} has no method {handler!r}; define it, or do not send this type to it"
+            f"No handler for message type {event_type}: {consumer} has no method {handler!r}; "
+            "define it, or do not send it this type"
         )
         self.event_type, self.handler = event_type, handler
 
@@ -79,9 +80,7 @@ class ChannelFull(TrichannelsError):
     """The channel is at capacity; the message was not queued."""
 
     def __init__(self, channel: str, capacity: int) -> None:
-        super().__init__(
-            f"{channel!r} already holds {capacity} messages: read it faster or raise its capacity"
-        )
+        super().__init__(f"{channel!r} already holds {capacity} messages: read it faster or raise its capacity")
         self.channel, self.capacity = channel, capacity
 
 
