@@ -1,0 +1,44 @@
+# Two commands for newcomers: `make demo` and `make test`. PYTHON=/path/to/python chooses the interpreter.
+
+OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+# pyenv's shims are on PATH even where they lead nowhere: ask each candidate before believing in it.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c '$(OLD_ENOUGH)' 2>/dev/null && { command -v $$p; exit; }; done)
+
+DEMO = .venv
+TEST = .venv-test
+BIN = $(TEST)/bin
+
+.PHONY: help demo test suite lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   serve the chat on http://127.0.0.1:8000"
+	@echo "make test   lint, types, and every test on trio and on asyncio"
+	@echo "make lint   lint and types only"
+	@echo "make clean  remove what these made"
+
+# At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
+demo: $(DEMO)/.ready
+	@if [ -t 0 ]; then set -m; $(DEMO)/bin/trichannels demo; else exec $(DEMO)/bin/trichannels demo; fi
+
+test: $(TEST)/.ready
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ./.ci/suite
+
+lint: $(TEST)/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(DEMO)/.ready: EXTRA = serve
+$(TEST)/.ready: EXTRA = dev
+$(DEMO)/.ready $(TEST)/.ready: pyproject.toml
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(OLD_ENOUGH)' 2>/dev/null; then \
+		echo "trichannels needs Python 3.11 or newer: install it, or say where it is with PYTHON=/path/to/python" >&2; exit 2; fi
+	@echo "Making $(@D) with $(PYTHON)"
+	@"$(PYTHON)" -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	@touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) .venv-3.* dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache
