@@ -1,0 +1,386 @@
+"""The bounded queue of one application instance: two sides under one order of arrival.
+
+*Client side*: what the socket brought. Never dropped; the reader asks for room first (backpressure).
+*Layer side*: what other instances sent. Never waits; when it is full, the overflow policy decides, and what is dropped
+is counted and told in one reserved slot.
+
+``Inbox`` is the setting, ``Mailbox`` the queue. Nothing here knows ASGI or a layer.
+"""
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+from .exceptions import InvalidChannelLayerError
+from .seam import open_wake
+
+Message: TypeAlias = dict[str, Any]
+Policy: TypeAlias = "Literal['disconnect', 'drop_newest', 'drop_oldest', 'latest'] | Latest"
+
+POLICIES = ("disconnect", "drop_newest", "drop_oldest", "latest")
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Overflow policy: of the events of a group with the same type and the same ``key`` field, keep the newest.
+
+    A newer event takes the place of the older one in the queue. Without ``key``, type and group alone decide.
+    """
+
+    key: str | None = None
+
+    def of(self, envelope: "Envelope") -> Hashable:
+        """Return what makes two events replace each other."""
+        value = envelope.peek().get(self.key) if self.key else None
+        return envelope.group, envelope.type, value if isinstance(value, Hashable) else repr(value)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Running totals of a layer, to which its mailboxes add; they outlive each mailbox."""
+
+    delivered: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+    conflated: int = 0
+    expired: int = 0
+    undeliverable: int = 0
+
+
+class Envelope:
+    """One event on its way to many: encoded once, opened by each reader for itself."""
+
+    __slots__ = ("_decode", "_seen", "group", "payload", "size", "type")
+
+    def __init__(
+        self, payload: bytes, decode: Callable[[bytes], Message], *, kind: str = "", group: str | None = None
+    ) -> None:
+        self.payload, self.size, self.type, self.group = payload, len(payload), kind, group
+        self._decode = decode
+        self._seen: Message | None = None
+
+    def __repr__(self) -> str:
+        return f"<Envelope {self.type!r} to {self.group or 'a channel'}, {self.size} bytes>"
+
+    def open(self) -> Message:
+        """Return the message, a copy of the caller's own."""
+        return self._decode(self.payload)
+
+    def peek(self) -> Message:
+        """Return the message to look at, shared by all who peek."""
+        if self._seen is None:
+            self._seen = self._decode(self.payload)
+        return self._seen
+
+
+class Received:
+    """One event from the socket."""
+
+    __slots__ = ("event", "size")
+    type = "client"
+
+    def __init__(self, event: Message, size: int) -> None:
+        self.event, self.size = event, size
+
+    def open(self) -> Message:
+        """Return the event as the server gave it."""
+        return self.event
+
+
+class Dropped:
+    """The reserved slot that tells what overflowed since it was last read."""
+
+    __slots__ = ("bytes", "count", "groups")
+    type = "layer.dropped"
+
+    def __init__(self) -> None:
+        self.count = self.bytes = 0
+        self.groups: set[str] = set()
+
+    def open(self) -> Message:
+        """Return ``{"type": "layer.dropped", "count": …, "bytes": …, "groups": [names]}``."""
+        return {"type": self.type, "count": self.count, "bytes": self.bytes, "groups": sorted(self.groups)}
+
+
+Item: TypeAlias = Envelope | Received | Dropped
+
+
+@lru_cache(maxsize=4096)
+def _policy_for(rules: tuple[tuple[str, Policy], ...], group: str) -> Policy:
+    for pattern, policy in rules:
+        if fnmatchcase(group, pattern):
+            return policy
+    return "drop_newest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbox:
+    """The bounds of an instance's inbox.
+
+    ``messages``: events waiting on the layer side; None takes the layer's capacity for the channel.
+    ``bytes``: their encoded bytes. ``overflow``: what happens beyond: ``"drop_newest"``, ``"drop_oldest"``,
+    ``"latest"`` (or ``Latest(key)``), ``"disconnect"`` (the socket closes with 1013), or a dict of group patterns
+    (``fnmatch``; the first that fits) to policies. Direct sends to a channel match as the group ``""``.
+    ``client_messages``, ``client_bytes``: the client side; beyond them the socket is not read.
+    """
+
+    messages: int | None = None
+    bytes: int = 1024 * 1024
+    overflow: Policy | Mapping[str, Policy] = "drop_newest"
+    client_messages: int = 64
+    client_bytes: int = 1024 * 1024
+    rules: tuple[tuple[str, Policy], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        given = self.overflow
+        rules = tuple(given.items()) if isinstance(given, Mapping) else (("*", given),)
+        for pattern, policy in rules:
+            if policy not in POLICIES and not isinstance(policy, Latest):
+                raise InvalidChannelLayerError(
+                    f"Inbox(overflow=…): {policy!r} for {pattern!r} is no policy; "
+                    f"choose from {', '.join(POLICIES)} or Latest(key)"
+                )
+        for name in ("messages", "bytes", "client_messages", "client_bytes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InvalidChannelLayerError(f"Inbox({name}=…) must be an int of at least 1, not {value!r}")
+        object.__setattr__(self, "rules", rules)
+
+    def policy_for(self, group: str | None) -> Policy:
+        """Return the overflow policy for events of ``group``; None for direct sends."""
+        if len(self.rules) == 1 and self.rules[0][0] == "*":
+            return self.rules[0][1]
+        return _policy_for(self.rules, group or "")
+
+
+DEFAULT_INBOX = Inbox()
+
+
+def _key_of(policy: Policy, envelope: Envelope) -> Hashable | None:
+    """Return what an event replaces others by, or None under policies that replace nothing."""
+    if policy == "latest":
+        policy = Latest()
+    return policy.of(envelope) if isinstance(policy, Latest) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxStatistics:
+    """What waits in an inbox now, and what it has dropped so far."""
+
+    client_messages: int
+    client_bytes: int
+    layer_messages: int
+    layer_bytes: int
+    dropped: int
+    conflated: int
+
+
+class Mailbox:
+    """The queue itself. One task reads (``get``), one asks for room (``client_room``), anybody delivers."""
+
+    __slots__ = (
+        "_client_bytes",
+        "_client_count",
+        "_client_open",
+        "_dropped",
+        "_items",
+        "_latest",
+        "_layer_bytes",
+        "_layer_count",
+        "_layer_open",
+        "_notice",
+        "_reader",
+        "_room",
+        "conflated",
+        "ledger",
+        "limits",
+        "messages",
+        "overrun",
+    )
+
+    def __init__(
+        self, limits: Inbox = DEFAULT_INBOX, *, capacity: int = 100, overrun: Callable[[], None] | None = None
+    ) -> None:
+        self.limits = limits
+        self.messages = limits.messages or capacity
+        self.overrun = overrun
+        self.ledger = Ledger()
+        self.conflated = 0
+        self._items: deque[Item] = deque()
+        self._client_count = self._client_bytes = self._layer_count = self._layer_bytes = 0
+        self._client_open = self._layer_open = True
+        self._dropped = 0
+        self._notice: Dropped | None = None
+        self._latest: dict[Hashable, Envelope] = {}
+        self._reader = open_wake()
+        self._room = open_wake()
+
+    def __repr__(self) -> str:
+        return f"<Mailbox {self._client_count} from the client, {self._layer_count} from the layer>"
+
+    # ---- the client side
+
+    @property
+    def client_full(self) -> bool:
+        """True while the client side is at its bound; one message always fits into an empty side."""
+        limits = self.limits
+        return self._client_count >= limits.client_messages or (self._client_bytes >= limits.client_bytes)
+
+    async def client_room(self) -> None:
+        """Wait until the client side has room, or takes nothing more. Only one task may wait."""
+        while self.client_full and self._client_open:
+            await self._room.sleep()
+
+    def put(self, event: Message, size: int) -> None:
+        """Queue an event of the socket, of ``size`` bytes; the caller has seen to it that there is room."""
+        if not self._client_open:
+            return
+        self._items.append(Received(event, size))
+        self._client_count += 1
+        self._client_bytes += size
+        self._reader.ring()
+
+    # ---- the layer side
+
+    def deliver(self, envelope: Envelope) -> bool:
+        """Queue an event of the layer without waiting; False if it was not queued."""
+        if not self._layer_open:
+            self.ledger.undeliverable += 1
+            return False
+        policy = self.limits.policy_for(envelope.group)
+        key = _key_of(policy, envelope)
+        if key is not None and self._replace(key, envelope):
+            return True
+        if not self._fits(envelope) and not self._make_room(policy, envelope):
+            return False
+        if key is not None:
+            self._latest[key] = envelope
+        self._items.append(envelope)
+        self._layer_count += 1
+        self._layer_bytes += envelope.size
+        self.ledger.delivered += 1
+        self._reader.ring()
+        return True
+
+    def _fits(self, envelope: Envelope) -> bool:
+        return self._layer_count < self.messages and self._layer_bytes + envelope.size <= self.limits.bytes
+
+    def _replace(self, key: Hashable, envelope: Envelope) -> bool:
+        """Let ``envelope`` take the place of a waiting one of its key, if there is one."""
+        older = self._latest.get(key)
+        # A larger one may break the byte bound: then it goes the ordinary way, and the older one stays.
+        if older is None or self._layer_bytes - older.size + envelope.size > self.limits.bytes:
+            return False
+        self._items[self._items.index(older)] = envelope
+        self._layer_bytes += envelope.size - older.size
+        self._latest[key] = envelope
+        self.conflated += 1
+        self.ledger.conflated += 1
+        return True
+
+    def _make_room(self, policy: Policy, envelope: Envelope) -> bool:
+        """Apply the overflow policy; True if ``envelope`` may now be queued."""
+        replaces = policy in ("drop_oldest", "latest") or isinstance(policy, Latest)
+        if replaces and envelope.size <= self.limits.bytes:
+            while not self._fits(envelope):
+                self._drop_oldest()
+            return True
+        self._count_drop(envelope)
+        if policy == "disconnect" and self.overrun is not None:
+            self.overrun()
+        return False
+
+    def _drop_oldest(self) -> None:
+        for index, item in enumerate(self._items):
+            if isinstance(item, Envelope):
+                del self._items[index]
+                self._taken(item)
+                self._count_drop(item)
+                return
+
+    def _count_drop(self, envelope: Envelope) -> None:
+        self._dropped += 1
+        self.ledger.dropped += 1
+        self.ledger.dropped_bytes += envelope.size
+        if self._notice is None:
+            self._notice = Dropped()
+            self._items.append(self._notice)
+            self._reader.ring()
+        self._notice.count += 1
+        self._notice.bytes += envelope.size
+        if envelope.group is not None:
+            self._notice.groups.add(envelope.group)
+
+    # ---- reading
+
+    async def get(self) -> Item | None:
+        """Wait for the next item in order of arrival; None when all is read and no more can come."""
+        while not self._items:
+            if not self._client_open and not self._layer_open:
+                return None
+            await self._reader.sleep()
+        return self._take()
+
+    def get_nowait(self) -> Item | None:
+        """Return the next item if there is one."""
+        return self._take() if self._items else None
+
+    def _take(self) -> Item:
+        item = self._items.popleft()
+        self._taken(item)
+        return item
+
+    def _taken(self, item: Item) -> None:
+        if isinstance(item, Envelope):
+            self._layer_count -= 1
+            self._layer_bytes -= item.size
+            if self._latest:
+                key = _key_of(self.limits.policy_for(item.group), item)
+                if self._latest.get(key) is item:
+                    del self._latest[key]
+        elif isinstance(item, Received):
+            self._client_count -= 1
+            self._client_bytes -= item.size
+            self._room.ring()
+        else:
+            self._notice = None
+
+    # ---- the end
+
+    def close_layer_side(self) -> None:
+        """Take nothing more from the layer and forget what waits; what the client handed over stays readable."""
+        self._layer_open = False
+        self._items = deque(item for item in self._items if isinstance(item, Received))
+        self._layer_count = self._layer_bytes = 0
+        self._latest = {}
+        self._notice = None
+        self._reader.ring()
+
+    def finish(self) -> None:
+        """No more will come from the client: ``get`` returns None after the last item."""
+        self._client_open = False
+        self._reader.ring()
+        self._room.ring()
+
+    def close(self) -> int:
+        """Forget all and take nothing more; returns how many messages of the client were never handled."""
+        unread = self._client_count
+        self.close_layer_side()
+        self._items.clear()
+        self._client_count = self._client_bytes = 0
+        self.finish()
+        return unread
+
+    def statistics(self) -> InboxStatistics:
+        """Return the present depth of both sides and the totals so far."""
+        return InboxStatistics(
+            client_messages=self._client_count,
+            client_bytes=self._client_bytes,
+            layer_messages=self._layer_count,
+            layer_bytes=self._layer_bytes,
+            dropped=self._dropped,
+            conflated=self.conflated,
+        )

@@ -1,0 +1,28 @@
+"""Channel layers by name. Lazy: importing ``layers.base`` pulls in nothing above it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inbox import Inbox, Latest
+    from .base import ChannelLayer, Position, Subscription
+    from .memory import InMemoryChannelLayer
+    from .registry import get_channel_layer
+
+__all__ = ["ChannelLayer", "InMemoryChannelLayer", "Inbox", "Latest", "Position", "Subscription", "get_channel_layer"]
+
+_HOMES = {
+    "ChannelLayer": ".base",
+    "InMemoryChannelLayer": ".memory",
+    "Inbox": "..inbox",
+    "Latest": "..inbox",
+    "Position": ".base",
+    "Subscription": ".base",
+    "get_channel_layer": ".registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

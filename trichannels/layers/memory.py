@@ -1,0 +1,120 @@
+"""The reference layer: everything inside one process and one event loop. It has the semantics, and no wire."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+
+from ..exceptions import LayerClosed
+from ..inbox import Mailbox
+from .base import ChannelLayer, LayerStatistics, Position, require_channel_name, require_group_name
+from .serializers import Message, Serializer
+from .switchboard import LOOSE, Switchboard
+
+
+class InMemoryChannelLayer(ChannelLayer):
+    """A layer for one process: development, tests, and deployments that need no second one.
+
+    Options as Channels': ``capacity`` messages a channel, ``channel_capacity`` by pattern, ``expiry`` and
+    ``group_expiry`` in seconds. ``buffer_bytes`` bounds what waits in all channels that no instance owns.
+    Messages are encoded when they are sent, so that what passes here passes on Redis.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 100,
+        channel_capacity: Mapping[Any, int] | None = None,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        serializer: Serializer | None = None,
+        buffer_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        super().__init__(
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            expiry=expiry,
+            group_expiry=group_expiry,
+            serializer=serializer,
+        )
+        self.buffer_bytes = buffer_bytes
+        self._board: Switchboard | None = None
+
+    @property
+    def board(self) -> Switchboard:
+        """The switchboard of the open layer."""
+        if self._board is None:
+            raise LayerClosed(type(self).__name__)
+        return self._board
+
+    async def open(self) -> None:
+        self._board = Switchboard(self, self.ledger, buffer_bytes=self.buffer_bytes)
+
+    async def close(self) -> None:
+        board, self._board = self._board, None
+        if board is not None:
+            board.close()
+
+    # Each of these is decided and done between two checkpoints: cancelled, it has done nothing.
+
+    async def send(self, channel: str, message: Message) -> None:
+        await checkpoint_if_cancelled()
+        self.board.post(require_channel_name(channel), self.seal(message))
+        await cancel_shielded_checkpoint()
+
+    async def receive(self, channel: str) -> Message:
+        await checkpoint_if_cancelled()
+        message = await self.board.take(require_channel_name(channel))
+        await cancel_shielded_checkpoint()
+        return message
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        return require_channel_name(self.board.name(prefix, LOOSE))
+
+    async def group_add(self, group: str, channel: str) -> None:
+        await checkpoint_if_cancelled()
+        self.board.join(require_group_name(group), require_channel_name(channel))
+        await cancel_shielded_checkpoint()
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await checkpoint_if_cancelled()
+        self.board.leave(require_group_name(group), require_channel_name(channel))
+        await cancel_shielded_checkpoint()
+
+    async def group_send(self, group: str, message: Message) -> Position | None:
+        await checkpoint_if_cancelled()
+        self.board.fan_out(require_group_name(group), self.seal(message, group))
+        await cancel_shielded_checkpoint()
+        return None
+
+    async def flush(self) -> None:
+        await checkpoint_if_cancelled()
+        self.board.flush()
+
+    def attach(self, mailbox: Mailbox, prefix: str = "specific") -> str:
+        return self.board.attach(mailbox, prefix)
+
+    def detach(self, channel: str) -> None:
+        if self._board is not None:  # a layer that closed before its last instance has forgotten it already
+            self._board.detach(channel)
+
+    def groups_of(self, channel: str) -> tuple[str, ...]:
+        return tuple(sorted(self._board.memberships.get(channel, ()))) if self._board else ()
+
+    def statistics(self) -> LayerStatistics:
+        board, ledger = self._board, self.ledger
+        inboxes = [mailbox.statistics() for mailbox in board.mailboxes.values()] if board else []
+        return LayerStatistics(
+            instances=self._instances,
+            channels=len(board.mailboxes) + len(board.buffers) if board else 0,
+            groups=len(board.groups) if board else 0,
+            memberships=sum(map(len, board.memberships.values())) if board else 0,
+            waiting_messages=sum(i.layer_messages for i in inboxes) + (board.buffered_messages if board else 0),
+            waiting_bytes=sum(i.layer_bytes for i in inboxes) + (board.buffered_bytes if board else 0),
+            delivered=ledger.delivered,
+            dropped=ledger.dropped,
+            dropped_bytes=ledger.dropped_bytes,
+            conflated=ledger.conflated,
+            expired=ledger.expired,
+            undeliverable=ledger.undeliverable,
+        )

@@ -1,0 +1,43 @@
+"""Which layers are open in the running loop. Never a global that holds a loop: each loop has its own table."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from anyio.lowlevel import RunVar
+
+from .base import ChannelLayer
+
+_OPEN: RunVar[dict[str, list[ChannelLayer]]] = RunVar("trichannels_layers")
+
+
+def _table() -> dict[str, list[ChannelLayer]]:
+    try:
+        return _OPEN.get()
+    except LookupError:
+        table: dict[str, list[ChannelLayer]] = {}
+        _OPEN.set(table)
+        return table
+
+
+@contextmanager
+def registered(layers: Mapping[str, ChannelLayer]) -> Iterator[None]:
+    """Make the layers known to :func:`get_channel_layer` in this loop; of two with one alias the newest is found."""
+    table = _table()
+    for alias, layer in layers.items():
+        table.setdefault(alias, []).append(layer)
+    try:
+        yield
+    finally:
+        for alias, layer in layers.items():
+            table[alias].remove(layer)
+            if not table[alias]:
+                del table[alias]
+
+
+def get_channel_layer(alias: str = "default") -> ChannelLayer | None:
+    """Return the open layer of that alias in the running loop, or None."""
+    try:
+        opened = _table().get(alias)
+    except RuntimeError:
+        return None  # no loop runs here
+    return opened[-1] if opened else None

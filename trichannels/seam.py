@@ -1,0 +1,157 @@
+"""Where trio and asyncio are named: waking one task, and a task that no nursery owns. Everything else is anyio.
+
+A bare reschedule costs a fifth of a stream between two tasks, and an inbox is woken for every event: hence ``Wake``.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+import trio
+
+try:
+    from sniffio import AsyncLibraryNotFoundError, current_async_library
+except ImportError:  # pragma: no cover - trio brings sniffio along
+    raise
+
+__all__ = ["HostTask", "Wake", "backend", "open_wake", "spawn_host"]
+
+
+def backend() -> str:
+    """Return ``"trio"`` or ``"asyncio"``, whichever runs the calling task; RuntimeError outside of both."""
+    try:
+        return current_async_library()
+    except AsyncLibraryNotFoundError:
+        raise RuntimeError("this needs a running event loop: call it from a task on trio or asyncio") from None
+
+
+class Wake(Protocol):
+    """A doorbell for one sleeper. It remembers one ring; who wakes looks for himself what there is to do."""
+
+    def ring(self) -> None:
+        """Wake the sleeper, or let its next ``sleep`` return at once."""
+
+    async def sleep(self) -> None:
+        """Wait for a ring. Cancellation loses nothing: the state that was rung about is still there."""
+
+
+class TrioWake:
+    """The doorbell on trio: the sleeper is rescheduled directly."""
+
+    __slots__ = ("_rung", "_sleeper")
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._sleeper: trio.lowlevel.Task | None = None
+
+    def ring(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is None:
+            self._rung = True
+        else:
+            trio.lowlevel.reschedule(sleeper)
+
+    async def sleep(self) -> None:
+        if self._rung:
+            self._rung = False
+            await trio.lowlevel.checkpoint()
+            return
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abandon)
+
+    def _abandon(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class AsyncioWake:
+    """The doorbell on asyncio: a future for each sleep."""
+
+    __slots__ = ("_rung", "_sleeper")
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._sleeper: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is None or sleeper.done():
+            self._rung = True
+        else:
+            sleeper.set_result(None)
+
+    async def sleep(self) -> None:
+        if self._rung:
+            self._rung = False
+            await anyio.lowlevel.checkpoint()
+            return
+        self._sleeper = asyncio.get_running_loop().create_future()
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = None
+
+
+def open_wake() -> Wake:
+    """Return a doorbell for the running backend."""
+    return TrioWake() if backend() == "trio" else AsyncioWake()
+
+
+class HostTask:
+    """A task that no nursery owns: the last resort where ASGI gives us no lifetime to hang it on.
+
+    Its outcome is kept for whoever waits: ``error`` is what it raised, never lost and never fatal to the loop.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[object]]) -> None:
+        self._work = work
+        self._scope = anyio.CancelScope()
+        self._over = anyio.Event()
+        self.error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<HostTask {self._work!r} {'over' if self._over.is_set() else 'running'}>"
+
+    @property
+    def over(self) -> bool:
+        """True once the task has ended."""
+        return self._over.is_set()
+
+    def cancel(self) -> None:
+        """Ask the task to end; ``wait`` returns when it has."""
+        self._scope.cancel()
+
+    async def wait(self) -> None:
+        """Wait until the task has ended, however it ended; look at ``error`` then."""
+        await self._over.wait()
+
+    async def run(self) -> None:
+        """Run the work to its end; for the spawner only."""
+        try:
+            with self._scope:
+                await self._work()
+        except anyio.get_cancelled_exc_class():
+            raise  # the loop itself is ending
+        except BaseException as error:  # noqa: BLE001 - kept in .error
+            self.error = error
+        finally:
+            self._over.set()
+
+
+# asyncio keeps only weak references to its tasks
+_KEPT: set[asyncio.Task[None]] = set()
+
+
+def spawn_host(work: Callable[[], Awaitable[object]], name: str) -> HostTask:
+    """Start ``work`` outside every nursery, with a copy of the caller's context; the caller must end it."""
+    host = HostTask(work)
+    if backend() == "trio":
+        trio.lowlevel.spawn_system_task(host.run, name=name, context=contextvars.copy_context())
+    else:
+        task = asyncio.get_running_loop().create_task(host.run(), name=name)
+        _KEPT.add(task)
+        task.add_done_callback(_KEPT.discard)
+    return host
