@@ -68,12 +68,12 @@ if BACKEND == "asyncio":
         return True
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if BACKEND != "asyncio":
-        return
-    left_out = [item for item in items if item.get_closest_marker("trio_only")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+if BACKEND == "asyncio":  # on trio, the name is pytest-trio's own hook
+
+    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+        left_out = [item for item in items if item.get_closest_marker("trio_only")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def _threads() -> set[threading.Thread]:
