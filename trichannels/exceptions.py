@@ -14,6 +14,8 @@
     ├── LayerClosed                (RuntimeError)  the layer is not open
     ├── InvalidChannelLayerError   (ValueError)    a layer that is configured wrongly, or not at all
     ├── ConfigError                (ValueError)    a server option or command line that is wrong
+    ├── InvalidRoute               (ValueError)    a route that cannot work, found where it is made
+    ├── NoRoute                    (ValueError)    no application is mapped to a scope's type or channel
     ├── RequestAborted                             the client left before its request was complete
     ├── RequestTimeout                             the client took too long to send its request
     └── ControlFlow                                raised by a handler to steer, not to report
@@ -100,6 +102,14 @@ class InvalidChannelLayerError(TrichannelsError, ValueError):
 
 class ConfigError(TrichannelsError, ValueError):
     """A server option or a command line is wrong; the text is the one line to show the user."""
+
+
+class InvalidRoute(TrichannelsError, ValueError):
+    """A route, an origin or an application in a router that cannot work; raised where it is made, and names it."""
+
+
+class NoRoute(TrichannelsError, ValueError):
+    """A router has no application for a scope: its type, channel name or path is in none of its entries."""
 
 
 class RequestAborted(TrichannelsError):
