@@ -36,7 +36,7 @@ $(DEMO)/.ready $(TEST)/.ready: pyproject.toml
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(OLD_ENOUGH)' 2>/dev/null; then \
 		echo "trichannels needs Python 3.11 or newer: install it, or say where it is with PYTHON=/path/to/python" >&2; exit 2; fi
 	@echo "Making $(@D) with $(PYTHON)"
-	@"$(PYTHON)" -m venv --clear $(@D)
+	@"$(PYTHON)" -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""Tests of ``trichannels.demo`` without a server; ``tests/browser`` drives the page."""

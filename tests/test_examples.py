@@ -1,0 +1,36 @@
+"""Each program in ``examples/`` runs and does what it says."""
+
+import json
+from functools import partial
+
+import pytest
+import trio
+from trio_websocket import open_websocket_url
+
+from examples import chat, embedded
+from trichannels.testing.websocket import WebsocketCommunicator
+
+
+async def test_chat() -> None:
+    async with (
+        chat.application.opened(),
+        WebsocketCommunicator(chat.application, "/ws/lobby/") as ada,
+        WebsocketCommunicator(chat.application, "/ws/lobby/") as grace,
+        WebsocketCommunicator(chat.application, "/ws/elsewhere/") as stranger,
+    ):
+        await ada.send_json_to({"text": "hello"})
+        assert await ada.receive_json_from() == {"text": "hello"}
+        assert await grace.receive_json_from() == {"text": "hello"}
+        assert await stranger.receive_nothing()
+
+
+@pytest.mark.server
+@pytest.mark.trio_only
+async def test_embedded(descriptors: None) -> None:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(partial(embedded.main, bind="127.0.0.1:0", seconds=0.01))
+            async with open_websocket_url(f"{address.replace('http', 'ws')}/prices/") as socket:
+                prices = [json.loads(await socket.get_message())["price"] for _ in range(3)]
+            nursery.cancel_scope.cancel()
+    assert all(isinstance(price, float) for price in prices)
