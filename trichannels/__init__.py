@@ -4,7 +4,7 @@ The package is laid out in floors; a file imports only from the floors below its
 (``tests/test_floors.py`` guards it):
 
 1. ``exceptions``, ``seam``
-2. ``bridge``, ``events``, ``inbox``, ``layers.base``, ``layers.serializers``
+2. ``bridge``, ``events``, ``inbox``, ``nursery``, ``layers.base``, ``layers.serializers``
 3. ``protocol``, ``routing``, ``middleware``, ``security.websocket``
 4. ``instance``, ``layers.memory``
 5. ``layers`` (lazy: ``get_channel_layer``, ``InMemoryChannelLayer``)

@@ -3,7 +3,7 @@
 ASGI's dicts stay dicts; the specification is at https://asgi.readthedocs.io (HTTP & WebSocket 2.5, lifespan 2.0).
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from anyio import CancelScope
@@ -16,6 +16,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Event]]
 Send: TypeAlias = Callable[[Event], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+HeaderInput: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
 TRANSPORT = "trichannels.transport"
 """Key in ``scope["extensions"]`` under which our own server offers its :class:`Transport`."""
@@ -45,6 +47,16 @@ def transport_of(scope: Scope) -> Transport | None:
     """Return our server's transport, or None on any other server."""
     transport: Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)
     return transport
+
+
+def as_headers(headers: HeaderInput | None) -> Headers:
+    """Return headers as ASGI wants them: pairs of bytes, names in lower case. Text is encoded as Latin-1."""
+
+    def as_bytes(value: str | bytes) -> bytes:
+        return value.encode("latin-1") if isinstance(value, str) else value
+
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    return [(as_bytes(name).lower(), as_bytes(value)) for name, value in pairs]
 
 
 def _is_headers(value: object) -> TypeGuard[Headers]:

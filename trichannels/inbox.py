@@ -8,7 +8,7 @@ is counted and told in one reserved slot.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -82,10 +82,10 @@ class Received:
     __slots__ = ("event", "size")
     type = "client"
 
-    def __init__(self, event: Message, size: int) -> None:
+    def __init__(self, event: MutableMapping[str, Any], size: int) -> None:
         self.event, self.size = event, size
 
-    def open(self) -> Message:
+    def open(self) -> MutableMapping[str, Any]:
         """Return the event as the server gave it."""
         return self.event
 
@@ -234,7 +234,7 @@ class Mailbox:
         while self.client_full and self._client_open:
             await self._room.sleep()
 
-    def put(self, event: Message, size: int) -> None:
+    def put(self, event: MutableMapping[str, Any], size: int) -> None:
         """Queue an event of the socket, of ``size`` bytes; the caller has seen to it that there is room."""
         if not self._client_open:
             return

@@ -99,7 +99,7 @@ class Subscription:
         item = await self._mailbox.get()
         if item is None:
             raise LayerClosed(self._layer)
-        return item.open()
+        return dict(item.open())
 
     async def receive(self) -> Message:
         """Wait for the next event."""

@@ -1,0 +1,203 @@
+"""From event type to method: the consumers that everything generic is built on."""
+
+from collections.abc import Callable, Coroutine, Hashable
+from inspect import iscoroutinefunction
+from typing import Any, ClassVar
+
+from .bridge import call, call_soon, current_bridge
+from .events import ASGIApp, Event, Receive, Scope, Send
+from .exceptions import BadEvent, InvalidChannelLayerError, NoHandler
+from .inbox import DEFAULT_INBOX, Inbox
+from .instance import Instance, InstanceStatistics
+from .layers.base import ChannelLayer
+from .layers.registry import get_channel_layer
+from .nursery import Nursery
+
+
+def get_handler_name(message: Event) -> str:
+    """Return the method name for an event: its type with dots as underscores.
+
+    Raises :class:`BadEvent` (a ValueError) for events without a type, and for types that begin with an underscore.
+    """
+    kind = message.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise BadEvent("Incoming message has no 'type' attribute")
+    name = kind.replace(".", "_")
+    if name.startswith("_"):
+        raise BadEvent("Malformed type in message (leading underscore)")
+    return name
+
+
+class NoLayer:
+    """Stands where a consumer has no channel layer. False; any use of it says what is missing."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        raise InvalidChannelLayerError(
+            f"channel_layer.{name}: no channel layer is open here; give one to "
+            "ProtocolTypeRouter(..., layers={'default': InMemoryChannelLayer()})"
+        )
+
+
+class AsyncConsumer:
+    """One instance for each scope; an event of type ``chat.message`` runs ``await self.chat_message(event)``.
+
+    ``concurrency``: how many handlers may run at once. With 1, each event is handled when the one before it is done.
+    ``disconnect_grace``: seconds that running handlers get when the socket ends; then they are cancelled.
+    ``disconnect_timeout``: seconds that ``disconnect()`` gets. ``inbox``: the bounds of what waits for a handler.
+    """
+
+    concurrency: int = 1
+    disconnect_grace: float = 5.0
+    disconnect_timeout: float = 5.0
+    inbox: Inbox = DEFAULT_INBOX
+    channel_layer_alias: str = "default"
+    _sync: ClassVar[bool] = False
+
+    scope: Scope
+    channel_layer: ChannelLayer
+    instance: Instance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the whole life of one scope; raises what a handler raised, unwrapped, with a note of where."""
+        layer = find_layer(scope, self.channel_layer_alias)
+        self.scope = scope
+        self.instance = Instance(self, scope, receive, send, layer=layer)
+        self.channel_layer = layer if layer is not None else NoLayer()  # type: ignore[assignment]
+        self.base_send = self.instance.send
+        await self.instance.run()
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> ASGIApp:
+        """Return an ASGI application that makes an instance of this consumer for every scope."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await cls(**initkwargs)(scope, receive, send)
+
+        app.consumer_class = cls  # type: ignore[attr-defined]
+        app.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
+        app.__name__ = app.__qualname__ = cls.__name__
+        app.__doc__ = cls.__doc__
+        return app
+
+    # ---- what the instance asks
+
+    async def dispatch(self, message: Event) -> None:
+        """Run the handler of an event."""
+        await self.handler_of(message)(message)
+
+    def handler_of(self, message: Event) -> Callable[[Event], Any]:
+        """Return the bound method for an event; raises :class:`NoHandler` or :class:`BadEvent`."""
+        name = get_handler_name(message)
+        handler: Callable[[Event], Any] | None = getattr(self, name, None)
+        if handler is None:
+            raise NoHandler(type(self).__qualname__, message["type"], name)
+        return handler
+
+    def handles(self, event_type: str) -> bool:
+        """Say whether there is a handler for events of this type."""
+        return hasattr(self, event_type.replace(".", "_"))
+
+    def order_key(self, message: Event) -> Hashable | None:
+        """With ``concurrency`` above 1: events for which this returns the same key are handled one after the other.
+
+        None, the default, keeps no order. Return for instance ``message.get("sender")``.
+        """
+        return None
+
+    # ---- what handlers use
+
+    @property
+    def channel_name(self) -> str:
+        """The name of this instance's own channel; "" where there is no layer."""
+        return self.instance.channel_name
+
+    @property
+    def close_code(self) -> int | None:
+        """The code with which the socket ends; None while it lives. Set before ``disconnect`` runs."""
+        return self.instance.ending.code if self.instance.ending else None
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the code."""
+        return self.instance.ending.reason if self.instance.ending else ""
+
+    @property
+    def nursery(self) -> Nursery:
+        """The socket's nursery: ``self.nursery.start_soon(task)`` runs until the socket ends."""
+        assert self.instance.nursery is not None
+        return self.instance.nursery
+
+    async def send(self, message: Event) -> None:
+        """Send an ASGI event; raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended."""
+        await self.base_send(message)
+
+    async def join(self, group: str) -> None:
+        """Enter a group: its events arrive as handler calls. In force on return; left by itself at the end."""
+        await self.instance.join(group)
+
+    async def leave(self, group: str) -> None:
+        """Leave a group."""
+        await self.instance.leave(group)
+
+    def statistics(self) -> InstanceStatistics:
+        """Return the numbers of this instance."""
+        return self.instance.statistics()
+
+    # ---- what the layer tells; counted, and ignored unless a consumer defines them
+
+    async def layer_dropped(self, event: Event) -> None:
+        """Events for this instance were dropped: ``event["count"]`` of ``event["bytes"]`` bytes in ``["groups"]``."""
+
+    async def layer_resync(self, event: Event) -> None:
+        """There may be a gap in the events of ``event["group"]``: fetch afresh what they told."""
+
+
+class SyncConsumer(AsyncConsumer):
+    """A consumer with blocking handlers. They run in the bridge's threads: in order, one at a time an instance.
+
+    Cancelling cannot stop a thread: a handler that overstays its grace is left behind, and its next ``send`` raises.
+    """
+
+    _sync: ClassVar[bool] = True
+
+    async def dispatch(self, message: Event) -> None:
+        """Run the handler of an event in a thread; the layer's own notices may be async."""
+        handler = self.handler_of(message)
+        if iscoroutinefunction(handler):
+            await handler(message)
+        else:
+            await current_bridge().run(handler, message)
+
+    @property
+    def nursery(self) -> Any:
+        """The socket's nursery, for use from a handler: ``self.nursery.start_soon(async_function, *args)``."""
+        return _NurseryFromThread(super().nursery)
+
+    def send(self, message: Event) -> None:  # type: ignore[override]
+        """Send an ASGI event and wait until the server has taken it."""
+        call(self.base_send, message)
+
+    def join(self, group: str) -> None:  # type: ignore[override]
+        """Enter a group, and wait until the membership is in force."""
+        call(self.instance.join, group)
+
+    def leave(self, group: str) -> None:  # type: ignore[override]
+        """Leave a group."""
+        call(self.instance.leave, group)
+
+
+class _NurseryFromThread:
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
+        call_soon(lambda: self._nursery.start_soon(func, *args, name=name))
+
+
+def find_layer(scope: Scope, alias: str) -> ChannelLayer | None:
+    """Return the layer that the router carries in the scope, else the loop's."""
+    carried: ChannelLayer | None = (scope.get("channel_layers") or {}).get(alias)
+    return carried or get_channel_layer(alias)

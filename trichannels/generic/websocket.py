@@ -1,0 +1,236 @@
+"""WebSocket consumers: frames as ``receive(text_data, bytes_data)``, and JSON on top. Async and blocking."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..bridge import call
+from ..consumer import AsyncConsumer, SyncConsumer
+from ..events import Event, HeaderInput, as_headers
+from ..exceptions import AcceptConnection, DenyConnection
+
+
+def accept_event(subprotocol: str | None, headers: HeaderInput | None) -> Event:
+    """Return ``websocket.accept``; header names and values may be str."""
+    return {"type": "websocket.accept", "subprotocol": subprotocol, "headers": as_headers(headers)}
+
+
+def send_event(text_data: str | None, bytes_data: bytes | None) -> Event:
+    """Return ``websocket.send``; ValueError without data."""
+    if text_data is not None:
+        return {"type": "websocket.send", "text": text_data}
+    if bytes_data is not None:
+        return {"type": "websocket.send", "bytes": bytes_data}
+    raise ValueError("You must pass one of bytes_data or text_data")
+
+
+def close_event(code: int | bool | None, reason: str | None) -> Event:
+    """Return ``websocket.close``; a code of None or True means 1000."""
+    event: Event = {"type": "websocket.close", "code": code if code is not None and code is not True else 1000}
+    if reason:
+        event["reason"] = reason
+    return event
+
+
+class AsyncWebsocketConsumer(AsyncConsumer):
+    """One instance for each socket. Override ``connect``, ``receive``, ``disconnect``; join groups, send frames.
+
+    ``groups``: names joined before ``connect()`` runs, and left with the socket.
+    """
+
+    groups: Iterable[str] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.groups is None:
+            self.groups = []
+
+    async def websocket_connect(self, message: Event) -> None:
+        """Join ``groups``, then run ``connect()``."""
+        for group in self.groups or ():
+            await self.join(group)
+        try:
+            await self.connect()
+        except AcceptConnection:
+            await self.accept()
+        except DenyConnection:
+            await self.close()
+
+    async def connect(self) -> None:
+        """Accept or refuse the socket; accepts unless overridden."""
+        await self.accept()
+
+    async def accept(self, subprotocol: str | None = None, headers: HeaderInput | None = None) -> None:
+        """Accept the socket."""
+        await self.base_send(accept_event(subprotocol, headers))
+
+    async def websocket_receive(self, message: Event) -> None:
+        """Hand a frame to ``receive()``."""
+        if message.get("text") is not None:
+            await self.receive(text_data=message["text"])
+        else:
+            await self.receive(bytes_data=message.get("bytes"))
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Override: a frame of the client."""
+
+    async def send(  # type: ignore[override]
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send a frame, and close behind it if ``close`` is True or a code.
+
+        Raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended; ValueError without data.
+        """
+        await self.base_send(send_event(text_data, bytes_data))
+        if close:
+            await self.close(close)
+
+    async def websocket_send(self, message: Event) -> None:
+        """An event of the layer that is a frame already: sent on as it is."""
+        await self.base_send(send_event(message.get("text"), message.get("bytes")))
+
+    async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Close the socket, or refuse it before it is accepted. Does nothing once it has ended.
+
+        Handlers that run get their grace, then ``disconnect(code)`` follows.
+        """
+        if self.instance.ending is None:
+            await self.base_send(close_event(code, reason))
+
+    async def websocket_disconnect(self, message: Event) -> None:
+        """Run ``disconnect()``; the groups have been left already."""
+        await self.disconnect(message["code"])
+
+    async def disconnect(self, code: int) -> None:
+        """Override: the socket has ended. Runs once, shielded, for at most ``disconnect_timeout`` seconds."""
+
+
+class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
+    """Frames as JSON: override ``receive_json``, send with ``send_json``.
+
+    A frame that is not JSON closes the socket with 1007, a binary one with 1003: that is the client's failure.
+    """
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+        """Decode a text frame and hand it to ``receive_json()``."""
+        if not text_data:
+            await self.close(1003, "No text section for incoming WebSocket frame!")
+            return
+        try:
+            content = await self.decode_json(text_data)
+        except ValueError as error:
+            await self.close(1007, f"not JSON: {error}"[:120])
+            return
+        await self.receive_json(content, **kwargs)
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """Override: a decoded frame of the client."""
+
+    async def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Send ``content`` as JSON."""
+        await self.send(text_data=await self.encode_json(content), close=close)
+
+    @classmethod
+    async def decode_json(cls, text_data: str) -> Any:
+        """Return what a text frame says; raises ValueError if it is not JSON."""
+        return json.loads(text_data)
+
+    @classmethod
+    async def encode_json(cls, content: Any) -> str:
+        """Return ``content`` as text."""
+        return json.dumps(content)
+
+
+class WebsocketConsumer(SyncConsumer):
+    """As :class:`AsyncWebsocketConsumer`, with blocking methods that run in the bridge's threads."""
+
+    groups: Iterable[str] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if self.groups is None:
+            self.groups = []
+
+    def websocket_connect(self, message: Event) -> None:
+        """Join ``groups``, then run ``connect()``."""
+        for group in self.groups or ():
+            self.join(group)
+        try:
+            self.connect()
+        except AcceptConnection:
+            self.accept()
+        except DenyConnection:
+            self.close()
+
+    def connect(self) -> None:
+        """Accept or refuse the socket; accepts unless overridden."""
+        self.accept()
+
+    def accept(self, subprotocol: str | None = None, headers: HeaderInput | None = None) -> None:
+        """Accept the socket."""
+        call(self.base_send, accept_event(subprotocol, headers))
+
+    def websocket_receive(self, message: Event) -> None:
+        """Hand a frame to ``receive()``."""
+        if message.get("text") is not None:
+            self.receive(text_data=message["text"])
+        else:
+            self.receive(bytes_data=message.get("bytes"))
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Override: a frame of the client."""
+
+    def send(  # type: ignore[override]
+        self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send a frame, and close behind it if ``close`` is True or a code."""
+        call(self.base_send, send_event(text_data, bytes_data))
+        if close:
+            self.close(close)
+
+    def websocket_send(self, message: Event) -> None:
+        """An event of the layer that is a frame already: sent on as it is."""
+        call(self.base_send, send_event(message.get("text"), message.get("bytes")))
+
+    def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
+        """Close the socket, or refuse it before it is accepted. Does nothing once it has ended."""
+        if self.instance.ending is None:
+            call(self.base_send, close_event(code, reason))
+
+    def websocket_disconnect(self, message: Event) -> None:
+        """Run ``disconnect()``; the groups have been left already."""
+        self.disconnect(message["code"])
+
+    def disconnect(self, code: int) -> None:
+        """Override: the socket has ended. Runs once."""
+
+
+class JsonWebsocketConsumer(WebsocketConsumer):
+    """As :class:`AsyncJsonWebsocketConsumer`, with blocking methods."""
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
+        """Decode a text frame and hand it to ``receive_json()``."""
+        if not text_data:
+            self.close(1003, "No text section for incoming WebSocket frame!")
+            return
+        try:
+            content = self.decode_json(text_data)
+        except ValueError as error:
+            self.close(1007, f"not JSON: {error}"[:120])
+            return
+        self.receive_json(content, **kwargs)
+
+    def receive_json(self, content: Any, **kwargs: Any) -> None:
+        """Override: a decoded frame of the client."""
+
+    def send_json(self, content: Any, close: bool | int = False) -> None:
+        """Send ``content`` as JSON."""
+        self.send(text_data=self.encode_json(content), close=close)
+
+    @classmethod
+    def decode_json(cls, text_data: str) -> Any:
+        """Return what a text frame says; raises ValueError if it is not JSON."""
+        return json.loads(text_data)
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Return ``content`` as text."""
+        return json.dumps(content)

@@ -1,0 +1,418 @@
+"""One application instance: a socket, its nursery, its inbox, and the order in which they end.
+
+While it lives, two tasks serve it: the *pump* moves what the socket brings into the inbox, the *worker* takes from the
+inbox and runs the handlers. Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
+
+1. No new events; memberships and the layer's side of the inbox are forgotten, at once and locally. What the client
+   handed over before it left is still handled.
+2. The running handlers get ``disconnect_grace`` seconds, then they are cancelled. An owner's cancellation gives none.
+3. The nursery is cancelled.
+4. ``disconnect`` runs once if ``connect`` had begun: shielded, at most ``disconnect_timeout`` seconds, layer open.
+5. The socket is closed if it still is open, with 1011 after a failure; the failure leaves as itself, with notes.
+"""
+
+import logging
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import anyio
+from anyio import CancelScope
+from anyio.lowlevel import checkpoint
+
+from .events import Event, Receive, Scope, Send, transport_of
+from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
+from .inbox import Inbox, InboxStatistics, Item, Mailbox
+from .layers.base import ChannelLayer
+from .nursery import Nursery, collapsed, sort_out
+
+log = logging.getLogger("trichannels.instance")
+
+CLOSE_FRAME_TIMEOUT = 0.25  # seconds for the last frame, when disconnect() has used up all of its own
+
+Cause = Literal["disconnected", "closed", "stopped", "failed", "overrun", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why an instance ends: the first cause counts."""
+
+    cause: Cause
+    code: int
+    reason: str = ""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceStatistics:
+    """What an instance holds now, and what it has handled."""
+
+    state: str
+    channel: str
+    groups: tuple[str, ...]
+    tasks: int
+    handlers: int
+    handled: int
+    discarded: int
+    inbox: InboxStatistics
+
+
+class Owner(Protocol):
+    """What an instance asks of its consumer."""
+
+    concurrency: int
+    disconnect_grace: float
+    disconnect_timeout: float
+    inbox: Inbox
+
+    async def dispatch(self, message: Event) -> None:
+        """Handle one event."""
+
+    def handles(self, event_type: str) -> bool:
+        """Say whether there is a handler for events of this type."""
+
+    def order_key(self, message: Event) -> Hashable | None:
+        """Name the sequence that an event belongs to when handlers run concurrently; None for no order."""
+
+
+class Instance:
+    """One socket's application instance; ``run`` is its whole life."""
+
+    def __init__(
+        self, owner: Owner, scope: Scope, receive: Receive, send: Send, *, layer: ChannelLayer | None = None
+    ) -> None:
+        self.owner, self.scope, self.layer = owner, scope, layer
+        self._receive, self._send = receive, send
+        self.protocol: str = scope["type"]
+        self.transport = transport_of(scope)
+        self.channel_name = ""
+        self.nursery: Nursery | None = None
+        self.mailbox = Mailbox(owner.inbox, overrun=self._overrun)
+        self.ending: Ending | None = None
+        self.error: BaseException | None = None
+        self._reading = CancelScope()
+        self._handling = CancelScope()
+        self._begun = False  # the first handler, connect(), has begun
+        self._accepted = False
+        self._closed = False  # the application has closed, or refused, the socket
+        self._gone = False  # receive() has told of the disconnect
+        self._handlers = self._handled = self._discarded = 0
+        self._sequences: dict[Hashable, anyio.Event] = {}
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.described} {self.state}>"
+
+    # ---- looking at it
+
+    @property
+    def described(self) -> str:
+        """The consumer, the path and the channel, for reports."""
+        where = self.scope.get("path") or self.scope.get("channel") or ""
+        channel = f" on channel {self.channel_name}" if self.channel_name else ""
+        return f"{type(self.owner).__qualname__} at {self.protocol} {where}{channel}"
+
+    @property
+    def state(self) -> str:
+        """``"connecting"``, ``"open"``, or the cause of the end."""
+        if self.ending is not None:
+            return self.ending.cause
+        return "open" if self._accepted or self.protocol != "websocket" else "connecting"
+
+    def statistics(self) -> InstanceStatistics:
+        """Return what the instance holds and has handled."""
+        groups = self.layer.groups_of(self.channel_name) if self.layer is not None else ()
+        return InstanceStatistics(
+            state=self.state,
+            channel=self.channel_name,
+            groups=groups,
+            tasks=self.nursery.tasks if self.nursery is not None else 0,
+            handlers=self._handlers,
+            handled=self._handled,
+            discarded=self._discarded,
+            inbox=self.mailbox.statistics(),
+        )
+
+    # ---- what the consumer calls
+
+    async def send(self, event: Event) -> None:
+        """Send an ASGI event to the server. Always a checkpoint.
+
+        Raises :class:`ConnectionClosed` once the instance is ending or the peer has left.
+        """
+        if self.ending is not None:
+            await checkpoint()
+            raise ConnectionClosed(self.ending.code, self.ending.reason)
+        await self._send_raw(event)
+        if self._closed and not event.get("more_body"):
+            self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
+
+    async def _send_raw(self, event: Event) -> None:
+        try:
+            await self._send(event)
+        except ConnectionClosed:
+            raise
+        except OSError as error:  # ASGI spec 2.4: the peer is gone
+            raise ConnectionClosed from error
+        if event["type"] == "websocket.accept":
+            self._accepted = True
+        elif event["type"] in ("websocket.close", "websocket.http.response.body"):
+            self._closed = True
+        if self.transport is None:
+            await checkpoint()  # some servers return at once when the peer has left: a loop would freeze us all
+
+    async def join(self, group: str) -> None:
+        """Enter a group; in force when this returns, left by itself when the socket ends."""
+        layer = self.need_layer()
+        await layer.group_add(group, self.channel_name)
+        if self.ending is not None:
+            raise ConnectionClosed(self.ending.code, self.ending.reason)
+
+    async def leave(self, group: str) -> None:
+        """Leave a group."""
+        await self.need_layer().group_discard(group, self.channel_name)
+
+    def need_layer(self) -> ChannelLayer:
+        """Return the layer, or raise :class:`InvalidChannelLayerError`."""
+        if self.layer is None:
+            raise InvalidChannelLayerError(
+                f"{type(self.owner).__qualname__} has no channel layer: give one to "
+                "ProtocolTypeRouter(..., layers={'default': InMemoryChannelLayer()})"
+            )
+        return self.layer
+
+    def end(self, ending: Ending) -> None:
+        """Begin the end, at once and without waiting; the first cause counts."""
+        if self.ending is not None:
+            return
+        self.ending = ending
+        self.error = ending.error
+        self._detach()
+        if ending.cause == "disconnected":
+            self.mailbox.close_layer_side()
+        else:
+            self._discarded += self.mailbox.close()
+        self._handling.deadline = anyio.current_time() + self.owner.disconnect_grace
+
+    def _overrun(self) -> None:
+        self.end(Ending("overrun", 1013, "too slow: try again later"))
+
+    def _peer_gone(self, code: int, reason: str) -> None:
+        ending = Ending("disconnected", code, reason)
+        if self.ending is not None and self.ending.cause == "disconnected":
+            self.ending = ending  # a failed send told first, without the peer's own code
+        self.end(ending)
+
+    def _detach(self) -> None:
+        if self.layer is not None and self.channel_name:
+            self.layer.detach(self.channel_name)
+
+    # ---- its life
+
+    async def run(self) -> None:
+        """Live, end in order, and raise what failed, unwrapped."""
+        with self._in_layer():
+            try:
+                await self._run()
+            except anyio.get_cancelled_exc_class():
+                if self.error is not None:  # the cancellation must go on: nobody else will tell
+                    log.error("%s failed", self.described, exc_info=self.error)
+                raise
+        if self.error is not None:
+            self.error.add_note(f"in {self.described}")
+            raise self.error
+
+    async def _run(self) -> None:
+        try:
+            if self.transport is not None:
+                self.transport.when_gone(self._peer_gone)
+            await self._live()
+        except anyio.get_cancelled_exc_class():
+            self.end(Ending("cancelled", 1001))
+            raise
+        finally:
+            await self._farewell()
+
+    @contextmanager
+    def _in_layer(self) -> Iterator[None]:
+        """Hold the layer open, with a channel of our own."""
+        if self.layer is None:
+            yield
+            return
+        self.layer.require_open()
+        with self.layer.in_use():
+            self.channel_name = self.layer.attach(self.mailbox)
+            self.mailbox.messages = self.owner.inbox.messages or self.layer.get_capacity(self.channel_name)
+            try:
+                yield
+            finally:
+                self._detach()
+
+    async def _live(self) -> None:
+        """Pump and work until ended; returns when handlers and background tasks are over."""
+        async with collapsed(), anyio.create_task_group() as staff:
+            staff.start_soon(self._work, name=f"worker of {type(self.owner).__qualname__}")
+            with self._judged():
+                async with anyio.create_task_group() as group:
+                    self.nursery = Nursery(group)
+                    with self._reading:
+                        await self._pump()
+                    group.cancel_scope.cancel()
+            self.mailbox.finish()  # nobody reads the socket any more
+
+    async def _pump(self) -> None:
+        """Move what the socket brings into the inbox, until the disconnect; after another end, discard it."""
+        while True:
+            if self.transport is not None:
+                await self.mailbox.client_room()
+            event = await self._receive()
+            kind = event["type"]
+            if kind in ("websocket.disconnect", "http.disconnect"):
+                break
+            if self.transport is None and self.mailbox.client_full and self.ending is None:
+                self._overrun()  # to stop receiving would wedge other servers
+            self.mailbox.put(event, _size(event))
+        self._gone = True
+        self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
+        self.mailbox.finish()
+        await anyio.sleep_forever()  # until the worker has done what is left
+
+    async def _work(self) -> None:
+        """Run handlers until the inbox is closed and empty, or the grace is over."""
+        with self._handling:
+            if self.owner.concurrency > 1:
+                await self._side_by_side()
+            else:
+                while (item := await self.mailbox.get()) is not None:
+                    await self._handle(item.open())
+        self._discarded += self.mailbox.close()
+        self._reading.cancel()
+
+    async def _side_by_side(self) -> None:
+        """Run up to ``concurrency`` handlers at once; the first one, ``connect``, alone."""
+        slots = anyio.Semaphore(self.owner.concurrency)
+        async with collapsed(), anyio.create_task_group() as crew:
+            while (item := await self.mailbox.get()) is not None:
+                if not self._begun:
+                    await self._handle(item.open())
+                    continue
+                await slots.acquire()
+                crew.start_soon(self._handle_beside, item, slots)
+
+    async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
+        """Run one of several handlers; those with one ``order_key`` follow each other."""
+        try:
+            event = item.open()
+            key = self.owner.order_key(event)
+            if key is None:
+                await self._handle(event)
+            else:
+                await self._handle_in_turn(key, event)
+        finally:
+            slots.release()
+
+    async def _handle_in_turn(self, key: Hashable, event: Event) -> None:
+        before, done = self._sequences.get(key), anyio.Event()
+        self._sequences[key] = done
+        try:
+            if before is not None:
+                await before.wait()
+            await self._handle(event)
+        finally:
+            done.set()
+            if self._sequences.get(key) is done:
+                del self._sequences[key]
+
+    async def _handle(self, event: Event) -> None:
+        self._begun = True
+        self._handlers += 1
+        try:
+            with self._judged():
+                await self.owner.dispatch(event)
+        finally:
+            self._handlers -= 1
+            self._handled += 1
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Turn what a handler or a background task raised into the end it means. Cancellation passes."""
+        try:
+            yield
+        except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
+            failures, cancelled = sort_out(raised)
+            for error in failures:
+                self._judge(error)
+            if cancelled is not None:
+                raise cancelled from None
+
+    def _judge(self, error: BaseException) -> None:
+        if isinstance(error, StopConsumer):
+            self.end(Ending("stopped", 1000))
+        elif isinstance(error, ConnectionClosed):
+            self.end(Ending("disconnected", error.code, error.reason))
+        elif self.error is None:
+            self.end(Ending("failed", 1011, error=error))
+            self.error = error
+        elif error is not self.error:
+            log.error("%s failed once more while it was ending", self.described, exc_info=error)
+
+    # ---- its end
+
+    async def _farewell(self) -> None:
+        """Say goodbye in a child task: a shield in place does not stop asyncio's own ``task.cancel()``."""
+        self.end(Ending("stopped", 1000))
+        self._detach()
+        self._discarded += self.mailbox.close()
+        async with collapsed(), anyio.create_task_group() as group:
+            if not self._gone:
+                group.start_soon(self._drain)
+            group.start_soon(self._goodbye, group.cancel_scope)
+
+    async def _drain(self) -> None:
+        """Discard what still comes, so that no server waits for us to take it."""
+        while not self._gone:
+            event = await self._receive()
+            self._gone = event["type"].endswith(".disconnect")
+
+    async def _goodbye(self, rest: CancelScope) -> None:
+        with CancelScope(shield=True) as wall:
+            wall.deadline = anyio.current_time() + self.owner.disconnect_timeout
+            if self.transport is not None:
+                self.transport.bound(wall)
+            await self._disconnect()
+        if wall.cancelled_caught:
+            log.error(
+                "disconnect() of %s did not end in %g s and was cancelled: do less in it, or raise disconnect_timeout",
+                self.described,
+                self.owner.disconnect_timeout,
+            )
+        with CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_FRAME_TIMEOUT):
+            await self._close()
+        rest.cancel()
+
+    async def _disconnect(self) -> None:
+        assert self.ending is not None
+        kind = f"{self.protocol}.disconnect"
+        if not self._begun or not self.owner.handles(kind):
+            return
+        with self._judged():
+            await self.owner.dispatch({"type": kind, "code": self.ending.code, "reason": self.ending.reason})
+
+    async def _close(self) -> None:
+        """Close the socket if it is still open. A failure before the handshake is the server's to answer (500)."""
+        assert self.ending is not None
+        if self.protocol != "websocket" or self._closed or self._gone or self.ending.cause == "disconnected":
+            return
+        if self.error is not None and not self._accepted:
+            return
+        code = 1011 if self.error is not None else self.ending.code
+        with self._judged():
+            await self._send_raw({"type": "websocket.close", "code": code, "reason": self.ending.reason})
+
+
+def _size(event: Event) -> int:
+    """Return about how many bytes of memory an event of the socket takes."""
+    data: str | bytes | None = event.get("text") or event.get("bytes") or event.get("body")
+    if not data:
+        return 64
+    return 64 + (len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data))

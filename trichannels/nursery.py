@@ -1,0 +1,87 @@
+"""Task groups: the nursery that a consumer is given, and errors taken out of the groups they travel in."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+
+
+class Nursery:
+    """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
+
+    An error in a task ends the instance as an error in a handler does.
+    """
+
+    __slots__ = ("_group", "tasks")
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group, self.tasks = group, 0
+
+    def __repr__(self) -> str:
+        return f"<Nursery of {self.tasks} tasks>"
+
+    @property
+    def cancel_scope(self) -> CancelScope:
+        """The scope of all its tasks; cancelling it leaves the socket open."""
+        return self._group.cancel_scope
+
+    def start_soon(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
+        """Start ``func(*args)`` as a task that ends with the socket."""
+        self._group.start_soon(self._counted, func, args, name=name or func)
+
+    async def start(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> Any:
+        """Start ``func(*args, task_status=…)`` and wait until it calls ``task_status.started(value)``."""
+        return await self._group.start(self._counted_start, func, args, name=name or func)
+
+    async def _counted(self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        with self._count():
+            await func(*args)
+
+    async def _counted_start(
+        self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, task_status: Any
+    ) -> None:
+        with self._count():
+            await func(*args, task_status=task_status)
+
+    @contextmanager
+    def _count(self) -> Iterator[None]:
+        self.tasks += 1
+        try:
+            yield
+        finally:
+            self.tasks -= 1
+
+
+def sort_out(raised: BaseException) -> tuple[list[BaseException], BaseException | None]:
+    """Take an error, or a group of any depth, apart: the failures in it, and a cancellation if one is in it."""
+    if isinstance(raised, anyio.get_cancelled_exc_class()):
+        return [], raised
+    if not isinstance(raised, BaseExceptionGroup):
+        return [raised], None
+    failures: list[BaseException] = []
+    cancelled: BaseException | None = None
+    for inner in raised.exceptions:
+        below, stop = sort_out(inner)
+        failures += below
+        cancelled = cancelled or stop
+    return failures, cancelled
+
+
+@asynccontextmanager
+async def collapsed() -> AsyncIterator[None]:
+    """Let no group of a single error out, nor one of cancellations.
+
+    ``async with collapsed(), anyio.create_task_group() as group: ...``
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, cancelled = sort_out(group)
+        if not failures and cancelled is not None:
+            raise cancelled from None
+        if len(failures) == 1 and cancelled is None:
+            raise failures[0] from None
+        raise
