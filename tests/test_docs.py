@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from _pytest.mark import ParameterSet
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -19,7 +20,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#([^)]*))?\)")
 BACKEND = os.environ.get("BACKEND", "trio")
 
 
-def blocks() -> list[object]:
+def blocks() -> list[ParameterSet]:
     found = []
     for page in PAGES:
         text = page.read_text()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
@@ -53,7 +54,7 @@ class Demo:
     def start(self) -> str:
         bind = self.address.removeprefix("http://") or "127.0.0.1:0"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "trichannels", "demo", "--bind", bind], stdout=subprocess.PIPE, text=True
+            [Path(sys.executable).with_name("trichannels"), "demo", "--bind", bind], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -90,7 +91,7 @@ def tab(
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     if complaints is not None:
-        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+        page.on("console", lambda message: complaints.extend([message.text] * (message.type in ("error", "warning"))))
         page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     yield page
@@ -226,7 +227,8 @@ def test_the_page_has_names_for_everything(browser: Browser, demo: Demo) -> None
     with tab(browser, f"{demo.address}/room/tea") as page:
         enter(page, "Ada")
         nameless = page.evaluate(
-            """[...document.querySelectorAll('button, input, textarea, a')].filter(
-                 e => !(e.textContent.trim() || e.labels?.length || e.getAttribute('aria-label'))).map(e => e.outerHTML)"""
+            """[...document.querySelectorAll('button, input, textarea, a')]
+                 .filter(e => !(e.textContent.trim() || e.labels?.length || e.getAttribute('aria-label')))
+                 .map(e => e.outerHTML)"""
         )
         assert nameless == []

@@ -39,13 +39,9 @@ class Chat(AsyncJsonWebsocketConsumer):
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Answer a bad request with an error event: one typing mistake should not cost the socket."""
         try:
-            await super().receive(text_data or "", **kwargs)
+            await self.receive_json(parse(text_data or ""))
         except Refused as problem:
             await self.send_json({"kind": "error", "text": str(problem)})
-
-    @classmethod
-    async def decode_json(cls, text_data: str) -> Request:
-        return parse(text_data)
 
     async def receive_json(self, content: Request, **kwargs: Any) -> None:
         match content:

@@ -42,7 +42,7 @@ class Typing(msgspec.Struct, tag_field="kind", tag="typing", frozen=True):
 
 
 Request: TypeAlias = Enter | Say | Typing
-_decoder = msgspec.json.Decoder(Enter | Say | Typing)
+_decoder: "msgspec.json.Decoder[Request]" = msgspec.json.Decoder(Enter | Say | Typing)
 
 
 def parse(text: str) -> Request:
