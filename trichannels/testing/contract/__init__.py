@@ -1,0 +1,1 @@
+"""The parts of :class:`~trichannels.testing.layers.LayerContract`, one subject a file."""

@@ -1,0 +1,104 @@
+"""What all parts of the contract share: making and opening layers, and waiting within bounds."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ClassVar
+
+import anyio
+
+from ...inbox import Inbox, Mailbox
+from ...layers.base import ChannelLayer
+from ...layers.serializers import Message
+
+
+def message(number: int = 0) -> Message:
+    """Return a small message that can be told from others."""
+    return {"type": "test.message", "number": number}
+
+
+def mailbox(inbox: Inbox | None = None) -> Mailbox:
+    """Return a mailbox as an instance has one, without a client side."""
+    box = Mailbox(inbox or Inbox())
+    box.finish()
+    return box
+
+
+class ContractBase:
+    """The hooks that a user of the contract overrides."""
+
+    patience: ClassVar[float] = 10
+    """Seconds within which a message that was sent must arrive."""
+    quiet: ClassVar[float] = 0.05
+    """Seconds after which a message that has not come is taken not to come."""
+    brief_expiry: ClassVar[float] = 0.05
+    """The shortest ``expiry``, in seconds, that the layer can keep."""
+
+    def make_layer(self) -> ChannelLayer:
+        """Return a new layer, closed, with nothing in it. The one method that must be written."""
+        raise NotImplementedError("write make_layer() so that it returns a new, closed layer")
+
+    def make_peer(self, layer: ChannelLayer) -> ChannelLayer:
+        """Return what another process would use to talk to ``layer``; the layer itself if it serves one process."""
+        return layer
+
+    def configured(self, **options: Any) -> ChannelLayer:
+        """Return a new layer with some of ``capacity``, ``channel_capacity``, ``expiry`` and ``group_expiry`` set."""
+        layer = self.make_layer()
+        if "channel_capacity" in options:
+            options["channel_capacity"] = list(options["channel_capacity"].items())
+        for name, value in options.items():
+            setattr(layer, name, value)
+        return layer
+
+    @asynccontextmanager
+    async def opened(self, **options: Any) -> AsyncIterator[ChannelLayer]:
+        """Open a layer for one test, which must end within bounds."""
+        with anyio.fail_after(6 * self.patience):
+            async with self.configured(**options) as layer:
+                yield layer
+
+    @asynccontextmanager
+    async def pair(self, **options: Any) -> AsyncIterator[tuple[ChannelLayer, ChannelLayer]]:
+        """Open two layers, of two processes where the layer can: what one sends, the other one receives."""
+        async with AsyncExitStack() as stack:
+            layer = await stack.enter_async_context(self.opened(**options))
+            peer = self.make_peer(layer)
+            if peer is not layer:
+                await stack.enter_async_context(peer)
+            yield peer, layer
+
+    async def settle(self) -> None:
+        """Let what was sent arrive."""
+        await anyio.sleep(self.quiet)
+
+    async def received(self, layer: ChannelLayer, channel: str) -> Message:
+        """Return the next message of a channel from ``new_channel``."""
+        with anyio.fail_after(self.patience):
+            return await layer.receive(channel)
+
+    async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
+        """Return all that comes until the channel stays quiet."""
+        messages = []
+        while True:
+            with anyio.move_on_after(self.quiet):
+                messages.append(await layer.receive(channel))
+                continue
+            return messages
+
+    async def opened_from(self, box: Mailbox) -> Message:
+        """Return the next message of a mailbox."""
+        with anyio.fail_after(self.patience):
+            item = await box.get()
+        assert item is not None, "the mailbox was closed"
+        return dict(item.open())
+
+    async def rest_of(self, box: Mailbox) -> list[Message]:
+        """Return all that comes into a mailbox until it stays quiet."""
+        messages = []
+        while True:
+            with anyio.move_on_after(self.quiet):
+                item = await box.get()
+                assert item is not None, "the mailbox was closed"
+                messages.append(dict(item.open()))
+                continue
+            return messages

@@ -1,0 +1,33 @@
+"""``LayerContract``: the suite that any channel layer must pass, ours or a third party's."""
+
+from .contract.cancellation import CancellationContract
+from .contract.channels import ChannelsContract
+from .contract.groups import GroupsContract
+from .contract.lifetime import LifetimeContract
+from .contract.messages import MessagesContract
+from .contract.names import NamesContract
+from .contract.statistics import StatisticsContract
+from .contract.subscriptions import SubscriptionsContract
+
+
+class LayerContract(
+    LifetimeContract,
+    NamesContract,
+    MessagesContract,
+    ChannelsContract,
+    GroupsContract,
+    SubscriptionsContract,
+    CancellationContract,
+    StatisticsContract,
+):
+    """Subclass it, say how to make a layer, and let pytest run it::
+
+        class TestMyLayer(LayerContract):
+            def make_layer(self):
+                return MyLayer(url)
+
+    The tests are ``async`` methods without async fixtures: any runner will do (pytest-trio, anyio's plugin with
+    ``pytestmark = pytest.mark.anyio``, …), on either backend, on a real or a virtual clock. Each test opens its layer
+    itself. ``make_peer(layer)`` returns a layer as another process would have it: then what crosses processes does so.
+    The contract is that of :mod:`trichannels.layers.base`, without history and presence.
+    """
