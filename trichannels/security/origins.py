@@ -13,10 +13,11 @@ import idna
 from ..exceptions import InvalidRoute
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+MAX_PORT = 65535
 
 _SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://"
 # The code points that the URL standard forbids in a host, and '*' and ',', which only patterns and lists have.
-_HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\x00-\x20\x7f#/:<>?@\[\\\]^|%*,]+)"
+_HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|(?!\.)[^\x00-\x20\x7f#/:<>?@\[\\\]^|%*,]+)"
 _PORT = r"(?::(?P<port>[0-9]{1,5}))?"
 _ORIGIN = re.compile(_SCHEME + _HOST + _PORT)
 _RULE = re.compile(f"(?:{_SCHEME})?(?P<wild>\\*?\\.)?(?:{_HOST}|(?P<any>\\*)){_PORT}/?")
@@ -59,7 +60,7 @@ def parse_origin(header: bytes) -> Origin | None:
         return None
     scheme = found["scheme"].lower()
     port = _port(found["port"], scheme)
-    return Origin(scheme, host, port) if port is None or port <= 65535 else None
+    return Origin(scheme, host, port) if (port or 0) <= MAX_PORT else None
 
 
 Rule = Callable[[Origin | None], bool]
@@ -114,7 +115,8 @@ def parse_rule(pattern: str | re.Pattern[str]) -> Rule:
         return _anything
     found = _RULE.fullmatch(pattern) if isinstance(pattern, str) else None
     host = _ascii_host(found["host"]) if found and found["host"] else None
-    if found is None or (host is None and not found["any"]) or (found["any"] and found["wild"]):
+    wrong = found is None or (host is None and not found["any"]) or bool(found["any"] and found["wild"])
+    if found is None or wrong or int(found["port"] or 0) > MAX_PORT:
         raise InvalidRoute(
             f"{pattern!r} is not an origin to allow; write 'https://example.com', 'example.com:8443', '.example.com', "
             "'*' or a compiled regular expression"
