@@ -265,7 +265,7 @@ function complain(text) {
 
 // The composer
 
-let lastTyping = 0;
+let lastTyping = 0; // when we last said that we type; 0 if we do not
 
 function typed() {
   const field = $("text");
@@ -274,7 +274,7 @@ function typed() {
   complain("");
   const now = performance.now();
   if (field.value.trim() === "") return stopTyping();
-  if (now - lastTyping > TYPING_EVERY) {
+  if (!lastTyping || now - lastTyping > TYPING_EVERY) {
     lastTyping = now;
     send({ kind: "typing", active: true });
   }
