@@ -16,6 +16,7 @@
     ├── ConfigError                (ValueError)    a server option or command line that is wrong
     ├── InvalidRoute               (ValueError)    a route that cannot work, found where it is made
     ├── NoRoute                    (ValueError)    no application is mapped to a scope's type or channel
+    ├── StartupFailed              (RuntimeError)  the application refused to start, or took too long
     ├── RequestAborted                             the client left before its request was complete
     ├── RequestTimeout                             the client took too long to send its request
     └── ControlFlow                                raised by a handler to steer, not to report
@@ -110,6 +111,10 @@ class InvalidRoute(TrichannelsError, ValueError):
 
 class NoRoute(TrichannelsError, ValueError):
     """A router has no application for a scope: its type, channel name or path is in none of its entries."""
+
+
+class StartupFailed(TrichannelsError, RuntimeError):
+    """The application's ``lifespan.startup`` failed or took too long; the text is the one line to show the user."""
 
 
 class RequestAborted(TrichannelsError):

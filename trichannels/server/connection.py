@@ -1,0 +1,138 @@
+"""One connection, from its first byte to its last: TLS, then HTTP (``http.py``) until it becomes a WebSocket of ours.
+
+Whatever goes wrong in here stays in here.
+"""
+
+import socket
+import time
+from typing import Any
+
+import trio
+
+from ..events import TRANSPORT
+from .contain import LOG, contained, describe
+from .ends import SocketEnd, TLSEnd
+from .handshake import Upgrade, judge, websocket_scope
+from .http import HTTPConnection
+from .hypercorn_glue import log_access
+from .listening import Listener
+from .peer import Peer
+from .shared import Shared
+from .transport import WebSocketTransport
+from .wire import Wire
+
+
+class Connection:
+    """One accepted socket."""
+
+    def __init__(self, shared: Shared, sock: socket.socket, listener: Listener) -> None:
+        self.shared = shared
+        self._end: SocketEnd | TLSEnd = TLSEnd(sock, listener.tls) if listener.tls else SocketEnd(sock)
+        self._sock, self._secure = sock, listener.tls is not None
+        self._shaking = trio.CancelScope()
+        self._http: HTTPConnection | None = None
+        self._transport: WebSocketTransport | None = None
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether a WebSocket over HTTP/1.1 is open here."""
+        return self._transport is not None
+
+    async def run(self) -> None:
+        """Serve the connection; never raises but for a cancellation (or Ctrl-C)."""
+        counters = self.shared.counters
+        self.shared.connections.add(self)
+        counters.connections += 1
+        try:
+            await contained(self._run, "connection", counters)
+        finally:
+            self._end.close()
+            counters.connections -= 1
+            self.shared.connections.discard(self)
+
+    async def go_away(self) -> None:
+        """The server drains: close what idles, tell WebSockets to come back (1012); a request may finish."""
+        self._shaking.cancel()
+        if self._transport is not None:
+            self._transport.go_away()
+        elif self._http is not None:
+            await self._http.go_away()
+
+    async def _run(self) -> None:
+        try:
+            addresses = _address(self._sock.getpeername()), _address(self._sock.getsockname())
+        except OSError:  # it has gone before we looked
+            return
+        alpn = await self._shake_hands()
+        if alpn is None:
+            return
+        settings, counters = self.shared.settings, self.shared.counters
+        async with trio.open_nursery() as nursery:
+            wire = Wire(self._end, nursery, counters, limit=settings.write_buffer, timeout=settings.write_timeout)
+            self._http = HTTPConnection(self.shared, wire, nursery, addresses, self._secure, alpn)
+            upgrade = await self._http.serve()
+            if upgrade is not None:
+                await self._serve_websocket(wire, upgrade, addresses)
+
+    async def _shake_hands(self) -> str | None:
+        """Return the protocol that the client wants to speak, or None if TLS came to nothing."""
+        if not isinstance(self._end, TLSEnd):
+            return "http/1.1"
+        self._shaking.deadline = trio.current_time() + self.shared.settings.handshake_timeout
+        try:
+            with self._shaking:
+                return await self._end.handshake() or "http/1.1"
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass
+        return None
+
+    async def _serve_websocket(self, wire: Wire, upgrade: Upgrade, addresses: tuple[Any, Any]) -> None:
+        shared, started = self.shared, time.time()
+        scope = websocket_scope(upgrade, secure=self._secure, root_path=shared.settings.root_path)
+        scope["client"], scope["server"], scope["state"] = *addresses, shared.state.copy()
+        shared.prepare(scope)
+
+        def log(status: int) -> None:
+            shared.counters.websockets_accepted += status == 101
+            log_access(shared.config, scope, status, time.time() - started)
+
+        answer = judge(upgrade, shared.config.server_names)
+        async with trio.open_nursery() as nursery:
+            peer = Peer(wire, nursery, shared.limits, shared.counters, upgrade.rest)
+            nursery.start_soon(peer.read)
+            if answer.status == 101:
+                transport = WebSocketTransport(wire, peer, answer, scope, shared.wall, log)
+                scope["extensions"][TRANSPORT] = transport
+                await self._run_application(transport, peer, scope)
+            else:
+                wire.write_nowait(bytes(answer))
+                log(answer.status)
+                peer.finish()
+                await peer.left.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _run_application(self, transport: WebSocketTransport, peer: Peer, scope: dict[str, Any]) -> None:
+        shared, what = self.shared, describe(scope)
+        self._transport = transport
+        shared.counters.websockets += 1
+        try:
+            if shared.wall.draining:
+                transport.go_away()
+            error = await contained(
+                lambda: shared.app(scope, transport.receive, transport.send),
+                what,
+                shared.counters,
+                left=lambda: peer.ended is not None,
+            )
+            if error is None and peer.ended is None and transport.conversation.state in ("connecting", "denying"):
+                shared.counters.failures += 1
+                LOG.error("%s: the application returned before it accepted or refused the WebSocket", what)
+            await transport.conclude(failed=error is not None)
+        finally:
+            transport.release()
+            shared.counters.websockets -= 1
+            self._transport = None
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    return (name[0], name[1]) if isinstance(name, tuple) else None

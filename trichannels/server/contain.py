@@ -1,0 +1,64 @@
+"""Containment: what fails in one connection stays there, is counted, and is reported once. Lists what may pass on."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from ..exceptions import ConnectionClosed
+from .statistics import Counters
+
+LOG = logging.getLogger("trichannels.server")
+
+# A cancellation belongs to whoever cancelled, Ctrl-C in an embedding program to that program. SystemExit does not pass:
+# an application's sys.exit() must not end its neighbours.
+PASSING = (trio.Cancelled, KeyboardInterrupt)
+
+
+def divide(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Return what must pass on and what failed; either may be None. A group that holds one failure is unwrapped."""
+    if isinstance(error, BaseExceptionGroup):
+        passing, failed = error.split(PASSING)
+        return passing, None if failed is None else unwrapped(failed)
+    return (error, None) if isinstance(error, PASSING) else (None, error)
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return the only error inside a group, or ``error`` itself if it is no group or holds several."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def is_normal_end(error: BaseException) -> bool:
+    """Say whether ``error`` is only an application's way of noticing that its peer has left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_normal_end(inner) for inner in error.exceptions)
+    return isinstance(error, ConnectionClosed)
+
+
+def describe(scope: Mapping[str, Any]) -> str:
+    client = scope.get("client")
+    peer = f"{client[0]}:{client[1]}" if client else "a unix socket"
+    return f"{scope['type']} {scope.get('path', '')} from {peer}"
+
+
+async def contained(
+    run: Callable[[], Awaitable[None]], what: str, counters: Counters, *, left: Callable[[], bool] = lambda: False
+) -> BaseException | None:
+    """Await ``run()``; count, log and return its failure instead of letting it out. ``PASSING`` gets out.
+
+    A ``ConnectionClosed`` is returned but neither counted nor logged if ``left()`` says that the peer has left.
+    """
+    try:
+        await run()
+    except BaseException as error:
+        passing, failed = divide(error)
+        if failed is not None and not (left() and is_normal_end(failed)):
+            counters.failures += 1
+            LOG.error("%s: failed", what, exc_info=failed)
+        if passing is not None:
+            raise passing from None
+        return failed
+    return None

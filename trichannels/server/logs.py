@@ -1,0 +1,52 @@
+"""Where a server's log records go while it runs. Without options, the program's own logging is left alone."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from ..exceptions import ConfigError
+from .config import ServerConfig
+from .contain import LOG
+
+ACCESS = logging.getLogger("trichannels.access")
+LINE = logging.Formatter("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
+
+
+@contextmanager
+def open_logs(settings: ServerConfig) -> Iterator[logging.Logger | None]:
+    """Send the logs where the options say; yields the access logger if one is wanted. Undone when the block ends."""
+    with ExitStack() as opened:
+        if settings.error_log is not None:
+            opened.enter_context(_directed(LOG, settings.error_log, "error_log"))
+        if settings.access_log is None:
+            yield None
+        else:
+            opened.enter_context(_directed(ACCESS, settings.access_log, "access_log"))
+            yield ACCESS
+
+
+@contextmanager
+def _directed(logger: logging.Logger, target: str, option: str) -> Iterator[None]:
+    handler = _handler(target, option)
+    handler.setFormatter(LINE)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        handler.close()
+
+
+def _handler(target: str, option: str) -> logging.Handler:
+    if target == "-":
+        return logging.StreamHandler(sys.stdout if option == "access_log" else sys.stderr)
+    try:
+        return logging.FileHandler(target)
+    except OSError as error:
+        flag = "--" + option.replace("_", "-")
+        raise ConfigError(f"{flag} {target}: {error.strerror}; give a file that this user may write, or -") from error
