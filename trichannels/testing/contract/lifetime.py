@@ -98,6 +98,7 @@ class LifetimeContract(ContractBase):
                     await anyio.sleep_forever()
                 finally:
                     with anyio.CancelScope(shield=True):
+                        await anyio.sleep(self.quiet)
                         await layer.group_send("group", message())
                         published = True
 

@@ -1,0 +1,191 @@
+"""The contract finds layers that break it: each sabotage below fails the test that is there to find it."""
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from trichannels.inbox import Envelope
+from trichannels.layers.base import ChannelLayer, Position
+from trichannels.layers.memory import InMemoryChannelLayer
+from trichannels.layers.serializers import Message
+from trichannels.testing.layers import LayerContract
+
+
+class Losing(InMemoryChannelLayer):
+    """Takes a message, then awaits: a cancellation there loses it."""
+
+    async def receive(self, channel: str) -> Message:
+        message = await super().receive(channel)
+        await checkpoint()
+        return message
+
+
+class Halved(InMemoryChannelLayer):
+    """Sends to half of a group, awaits, then sends to the rest."""
+
+    async def group_send(self, group: str, message: Message) -> Position | None:
+        self.require_open()
+        members = list(self.board.groups.get(group, {}).values())
+        for member in members:
+            member.deliver(self.seal(message, group))
+            await checkpoint()
+        return None
+
+
+class Shared(InMemoryChannelLayer):
+    """Gives every reader the same object."""
+
+    def seal(self, message: Message, group: str | None = None) -> Envelope:
+        envelope = super().seal(message, group)
+        envelope._decode = lambda payload: message
+        return envelope
+
+
+class Forgetful(InMemoryChannelLayer):
+    """Leaves memberships behind when an instance ends."""
+
+    def detach(self, channel: str) -> None:
+        self.board.mailboxes.pop(channel, None)
+
+
+class Unordered(InMemoryChannelLayer):
+    """Holds messages back at random."""
+
+    async def send(self, channel: str, message: Message) -> None:
+        await super().send(channel, message)
+        buffer = self.board.buffers.get(channel)
+        if buffer:
+            random.Random(1).shuffle(buffer.items)
+
+
+class LateJoin(InMemoryChannelLayer):
+    """Says that a join is in force before it is."""
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self.pending = (group, channel)
+
+    async def group_send(self, group: str, message: Message) -> Position | None:
+        position = await super().group_send(group, message)
+        if hasattr(self, "pending"):
+            await super().group_add(*self.pending)
+        return position
+
+
+class SlowLeave(InMemoryChannelLayer):
+    """Does not leave."""
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await checkpoint()
+
+
+class Bottomless(InMemoryChannelLayer):
+    """Has no capacity."""
+
+    def get_capacity(self, channel: str) -> int:
+        return 10_000
+
+
+class Everlasting(InMemoryChannelLayer):
+    """Forgets to let messages expire."""
+
+    async def send(self, channel: str, message: Message) -> None:
+        self.expiry = 1000
+        await super().send(channel, message)
+
+
+class Gullible(InMemoryChannelLayer):
+    """Sends whatever it is told, under any name."""
+
+    def seal(self, message: Message, group: str | None = None) -> Envelope:
+        return Envelope(repr(message).encode(), lambda payload: message, group=group)
+
+
+class Repeating(InMemoryChannelLayer):
+    """Gives out one name twice."""
+
+    count = itertools.count()
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        self.require_open()
+        return f"{prefix}.x!{next(self.count) // 2}"
+
+
+class Unguarded(InMemoryChannelLayer):
+    """Works outside its block, or seems to."""
+
+    async def send(self, channel: str, message: Message) -> None:
+        if self.opened:
+            await super().send(channel, message)
+
+
+class Impatient(InMemoryChannelLayer):
+    """Closes while an instance is still saying goodbye."""
+
+    async def __aexit__(self, *details: Any) -> None:
+        self._opened = False
+        await self.close()
+
+
+class Nameless(InMemoryChannelLayer):
+    """Checks no names."""
+
+    async def group_send(self, group: str, message: Message) -> Position | None:
+        self.require_open()
+        self.board.fan_out(group, self.seal(message, group))
+        return None
+
+
+class Duplicating(InMemoryChannelLayer):
+    """Counts a member twice that joins twice."""
+
+    async def group_send(self, group: str, message: Message) -> Position | None:
+        await super().group_send(group, message)
+        return await super().group_send(group, message)
+
+
+SABOTAGE: list[tuple[type[ChannelLayer], str, tuple[Any, ...]]] = [
+    (Losing, "test_a_cancelled_receive_loses_no_message", ()),
+    (Halved, "test_a_cancelled_group_send_reaches_all_or_nobody", ()),
+    (Shared, "test_each_reader_has_a_copy_of_its_own", ()),
+    (Shared, "test_a_message_may_be_changed_after_it_was_sent", ()),
+    (Forgetful, "test_an_instance_that_ends_leaves_all_its_groups", ()),
+    (Forgetful, "test_nothing_is_left_after_the_block", ()),
+    (Forgetful, "test_a_cancelled_subscription_leaves_nothing", ()),
+    (Unordered, "test_messages_come_in_the_order_of_their_sender", ()),
+    (LateJoin, "test_what_is_sent_after_a_join_is_received", ()),
+    (LateJoin, "test_what_is_sent_inside_the_block_is_received", ()),
+    (SlowLeave, "test_leaving_is_immediate", ()),
+    (Bottomless, "test_a_full_channel_raises_and_keeps_what_it_has", ()),
+    (Bottomless, "test_capacities_by_pattern_the_first_that_fits_counts", ()),
+    (Everlasting, "test_messages_expire", ()),
+    (Gullible, "test_what_would_not_come_back_the_same_raises_at_the_sender", ("send",)),
+    (Gullible, "test_nobody_can_forge_an_event_of_the_layer", ("group_send",)),
+    (Repeating, "test_new_channels_are_unique_valid_and_of_this_process", ()),
+    (Unguarded, "test_a_layer_that_is_not_open_refuses_everything", ("send",)),
+    (Impatient, "test_an_instance_may_publish_while_all_around_it_is_cancelled", ()),
+    (Nameless, "test_bad_group_names", ("group_send",)),
+    (Duplicating, "test_joining_twice_is_joining_once", ()),
+]
+
+
+@pytest.mark.parametrize(("layer", "test", "arguments"), SABOTAGE)
+def test_a_broken_layer_is_found_out(layer: Callable[[], ChannelLayer], test: str, arguments: tuple[Any, ...]) -> None:
+    class Contract(LayerContract):
+        quiet = 0.01
+        patience = 0.5
+
+        def make_layer(self) -> ChannelLayer:
+            return layer()
+
+    with pytest.raises((AssertionError, TimeoutError, BaseExceptionGroup, pytest.fail.Exception)):
+        anyio.run(getattr(Contract(), test), *arguments)
+
+
+def test_a_contract_without_a_layer_says_what_is_missing() -> None:
+    with pytest.raises(NotImplementedError, match="make_layer"):
+        LayerContract().make_layer()
