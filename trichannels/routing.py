@@ -223,7 +223,8 @@ def _adopt(route: RouteShape, where: str) -> Route:
 
 def _beginning(pattern: Any, where: str) -> Pattern:
     """Make a Django pattern anew that need not match to the end; the caller's own stays as it is."""
-    source = getattr(pattern, "_route", None) or getattr(pattern, "_regex", None)
+    # RoutePattern has both, and what it compiled to in _regex; an empty route is one too.
+    source = getattr(pattern, "_route", getattr(pattern, "_regex", None))
     if source is None:
         raise InvalidRoute(f"{where} ({pattern}): a {type(pattern).__name__} cannot stand in front of a router")
     beginning: Pattern = type(pattern)(source, pattern.name, is_endpoint=False)
