@@ -14,7 +14,7 @@ import trio
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer
 from trichannels.layers import ChannelLayer, InMemoryChannelLayer
 from trichannels.routing import ProtocolTypeRouter, URLRouter, path
-from trichannels.server import serve
+from trichannels.server import Server, serve
 
 
 class Ticker(AsyncJsonWebsocketConsumer):
@@ -37,18 +37,18 @@ async def feed(layer: ChannelLayer, prices: Iterator[float], seconds: float) -> 
 
 
 async def main(
-    *, bind: str = "127.0.0.1:8000", seconds: float = 1, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    *, bind: str = "127.0.0.1:8000", seconds: float = 1, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve and feed until cancelled; reports the bound addresses, so that port 0 works."""
+    """Serve and feed until cancelled; reports the server, whose addresses tell what port 0 became."""
     layer = InMemoryChannelLayer()
     application = ProtocolTypeRouter(
         {"websocket": URLRouter([path("prices/", Ticker.as_asgi())])}, layers={"default": layer}
     )
     async with trio.open_nursery() as nursery:
-        addresses = await nursery.start(partial(serve, application, bind=bind))
+        server: Server = await nursery.start(partial(serve, application, bind=bind))
         nursery.start_soon(feed, layer, walk(), seconds)
-        print("prices on", *addresses)
-        task_status.started(addresses)
+        print("prices on", *server.addresses)
+        task_status.started(server)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every ``python`` block of the README and of ``docs/`` runs; what cannot run there is marked ``text``.
 
-A block is a module of its own. The tests it defines (``async def test_…``) are run as well. Links between the pages
-lead somewhere.
+A block is a module of its own. The tests it defines (``async def test_…``) are run as well, on trio if it imports trio.
+Links between the pages lead somewhere.
 """
 
 import inspect
@@ -37,7 +37,7 @@ def test_block_runs(page: Path, line: int, source: str) -> None:
     exec(code, names)
     for name, value in names.items():
         if name.startswith("test_") and inspect.iscoroutinefunction(value):
-            anyio.run(value, backend=BACKEND)
+            anyio.run(value, backend="trio" if "trio" in names else BACKEND)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

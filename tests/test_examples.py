@@ -29,7 +29,8 @@ async def test_chat() -> None:
 async def test_embedded(descriptors: None) -> None:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(partial(embedded.main, bind="127.0.0.1:0", seconds=0.01))
+            server = await nursery.start(partial(embedded.main, bind="127.0.0.1:0", seconds=0.01))
+            (address,) = server.addresses
             async with open_websocket_url(f"{address.replace('http', 'ws')}/prices/") as socket:
                 prices = [json.loads(await socket.get_message())["price"] for _ in range(3)]
             nursery.cancel_scope.cancel()
