@@ -18,7 +18,6 @@ from .exceptions import InvalidChannelLayerError
 from .seam import open_wake
 
 Message: TypeAlias = dict[str, Any]
-Policy: TypeAlias = "Literal['disconnect', 'drop_newest', 'drop_oldest', 'latest'] | Latest"
 
 POLICIES = ("disconnect", "drop_newest", "drop_oldest", "latest")
 
@@ -36,6 +35,9 @@ class Latest:
         """Return what makes two events replace each other."""
         value = envelope.peek().get(self.key) if self.key else None
         return envelope.group, envelope.type, value if isinstance(value, Hashable) else repr(value)
+
+
+Policy: TypeAlias = Literal["disconnect", "drop_newest", "drop_oldest", "latest"] | Latest
 
 
 @dataclass(slots=True)
@@ -123,7 +125,8 @@ class Inbox:
     ``messages``: events waiting on the layer side; None takes the layer's capacity for the channel.
     ``bytes``: their encoded bytes. ``overflow``: what happens beyond: ``"drop_newest"``, ``"drop_oldest"``,
     ``"latest"`` (or ``Latest(key)``), ``"disconnect"`` (the socket closes with 1013), or a dict of group patterns
-    (``fnmatch``; the first that fits) to policies. Direct sends to a channel match as the group ``""``.
+    (``fnmatch``; the first that fits) to policies. Direct sends to a channel match as the group ``""``. An event pushes
+    out only events whose own policy is ``"drop_oldest"`` or ``"latest"``; if none of these waits, it is dropped itself.
     ``client_messages``, ``client_bytes``: the client side; beyond them the socket is not read.
     """
 
@@ -157,6 +160,11 @@ class Inbox:
 
 
 DEFAULT_INBOX = Inbox()
+
+
+def _yields(policy: Policy) -> bool:
+    """Say whether an event that waits under this policy may be dropped to make room for a newer one."""
+    return policy in ("drop_oldest", "latest") or isinstance(policy, Latest)
 
 
 def _key_of(policy: Policy, envelope: Envelope) -> Hashable | None:
@@ -283,23 +291,25 @@ class Mailbox:
 
     def _make_room(self, policy: Policy, envelope: Envelope) -> bool:
         """Apply the overflow policy; True if ``envelope`` may now be queued."""
-        replaces = policy in ("drop_oldest", "latest") or isinstance(policy, Latest)
-        if replaces and envelope.size <= self.limits.bytes:
-            while not self._fits(envelope):
-                self._drop_oldest()
-            return True
+        if _yields(policy) and envelope.size <= self.limits.bytes:
+            while not self._fits(envelope) and self._drop_oldest():
+                pass
+            if self._fits(envelope):
+                return True
         self._count_drop(envelope)
         if policy == "disconnect" and self.overrun is not None:
             self.overrun()
         return False
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest event whose own policy lets it go; False if none does."""
         for index, item in enumerate(self._items):
-            if isinstance(item, Envelope):
+            if isinstance(item, Envelope) and _yields(self.limits.policy_for(item.group)):
                 del self._items[index]
                 self._taken(item)
                 self._count_drop(item)
-                return
+                return True
+        return False
 
     def _count_drop(self, envelope: Envelope) -> None:
         self._dropped += 1
