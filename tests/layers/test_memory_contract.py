@@ -11,4 +11,4 @@ class TestMemoryLayer(LayerContract):
     quiet = 0.01
 
     def make_layer(self) -> ChannelLayer:
-        return InMemoryChannelLayer()
+        return InMemoryChannelLayer(capacity=3)

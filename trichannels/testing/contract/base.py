@@ -23,6 +23,10 @@ def mailbox(inbox: Inbox | None = None) -> Mailbox:
     return box
 
 
+# What a test needs in a layer, whatever the one from make_layer() was told.
+ROOMY: dict[str, Any] = {"capacity": 100, "channel_capacity": {}, "expiry": 60}
+
+
 class ContractBase:
     """The hooks that a user of the contract overrides."""
 
@@ -54,7 +58,7 @@ class ContractBase:
     async def opened(self, **options: Any) -> AsyncIterator[ChannelLayer]:
         """Open a layer for one test, which must end within bounds."""
         with anyio.fail_after(6 * self.patience):
-            async with self.configured(**options) as layer:
+            async with self.configured(**ROOMY | options) as layer:
                 yield layer
 
     @asynccontextmanager
