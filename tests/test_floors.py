@@ -34,7 +34,7 @@ FLOORS = {
     5: ("layers",),
     6: ("consumer", "server"),
     7: ("generic",),
-    8: ("cli", "demo", "testing"),
+    8: ("cli", "__main__", "demo", "testing"),
 }
 
 # Which files may name a library, at the top or inside a function.
