@@ -186,6 +186,12 @@ def test_a_broken_layer_is_found_out(layer: Callable[[], ChannelLayer], test: st
         anyio.run(getattr(Contract(), test), *arguments)
 
 
+def test_no_part_of_the_contract_hides_a_test_of_another() -> None:
+    names = [name for part in LayerContract.__mro__ for name in vars(part) if name.startswith("test_")]
+    assert len(set(names)) == len(names)
+    assert len(names) > 60
+
+
 def test_a_contract_without_a_layer_says_what_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="make_layer"):
         LayerContract().make_layer()

@@ -233,6 +233,8 @@ ILLEGAL: list[tuple[type[Exception], tuple[Event, ...]]] = [
     (BadEvent, ({"type": "websocket.accept"}, {"type": "websocket.send", "text": b"x"})),
     (BadEvent, ({"type": "websocket.accept", "headers": [("a", "b")]},)),
     (BadEvent, ({"type": "websocket.close", "code": 1006},)),
+    (BadEvent, ({"text": "x"},)),
+    (BadEvent, (None,)),  # type: ignore[list-item]
 ]
 
 

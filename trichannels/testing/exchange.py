@@ -8,7 +8,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..denial import DENIAL
-from ..events import ASGIApp, Event, Scope
+from ..events import ASGIApp, Event, Scope, check_sent
 from ..exceptions import ConnectionClosed, OutOfTurn
 from ..protocol import TABLES, Conversation
 from .errors import TooManyEvents
@@ -109,12 +109,13 @@ class Exchange:
     def _takes(self, event: Event) -> bool:
         if self.conversation is None:
             return True
+        check_sent(event)
         was = self.conversation.state
         if self._gone and was != "closed":
             if self._raises_when_gone:
                 raise ConnectionClosed(*self._gone)
             return False
-        if str(event.get("type")).startswith(DENIAL) and not self._offers_denial:
+        if event["type"].startswith(DENIAL) and not self._offers_denial:
             raise OutOfTurn(f"{event['type']}: this server does not offer the extension {DENIAL!r}; close the socket")
         if self.conversation.sent(event) == "closed":
             self._end_conversation(event, was)

@@ -35,7 +35,7 @@ class SubscriptionsContract(ContractBase):
             assert (after.channels, after.groups, after.memberships) == (0, 0, 0)
             assert (after.waiting_messages, after.waiting_bytes) == (before.waiting_messages, before.waiting_bytes)
 
-    async def test_an_error_leaves_the_block_as_it_is(self) -> None:
+    async def test_an_error_leaves_the_subscription_as_it_is(self) -> None:
         error = KeyError("mine")
         async with self.opened() as layer:
             with pytest.raises(KeyError) as caught:
