@@ -1,0 +1,73 @@
+"""Signals, for the command line alone: ``serve()`` inside somebody's program leaves them to that program."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import trio
+
+PATIENCE_AFTER_INTERRUPT = (0.5, 0.0)
+"""Seconds that the drain may take after the first and the second Ctrl-C; a third ends the process there and then."""
+
+
+@contextmanager
+def obeyed_signals(stop: Callable[[float], None], drain_time: float) -> Iterator[None]:
+    """Call ``stop(seconds)`` in this trio run when a signal asks for it; for the main thread.
+
+    SIGTERM gives ``drain_time``, Ctrl-C half a second, a second one none. The third needs no event loop any more: it
+    ends the process also where an application's endless loop holds the thread. SIGHUP (the terminal was closed) is
+    taken as SIGTERM, unless the program was started with it ignored, as nohup does.
+    """
+    token = trio.lowlevel.current_trio_token()
+    interrupts = 0
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        if number != signal.SIGINT:
+            token.run_sync_soon(stop, drain_time)
+        elif interrupts < len(PATIENCE_AFTER_INTERRUPT):
+            token.run_sync_soon(stop, PATIENCE_AFTER_INTERRUPT[interrupts])
+            interrupts += 1
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    heard = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    with _handled(dict.fromkeys(heard, obey)):
+        yield
+
+
+@contextmanager
+def obeyed_in_worker(stop: Callable[[float], None], drain_time: float) -> Iterator[None]:
+    """As :func:`obeyed_signals`, for a worker: only SIGTERM counts.
+
+    Ctrl-C and SIGHUP reach the worker straight from the terminal, and once more through its supervisor, who alone can
+    tell the first from the second.
+    """
+    token = trio.lowlevel.current_trio_token()
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        token.run_sync_soon(stop, drain_time)
+
+    with _handled({signal.SIGTERM: obey}):
+        yield
+
+
+def leave_interrupts_to_the_parent() -> None:
+    """Let Ctrl-C and SIGHUP pass by this process. Not SIG_IGN: the programs that it starts would inherit that."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: None)
+
+
+@contextmanager
+def _handled(handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
