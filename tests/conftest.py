@@ -26,9 +26,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self.each_iteration: Callable[[], None] | None = None
         select = self._selector.select  # type: ignore[attr-defined]
 
         def leap(timeout: float | None = None) -> Any:
+            if self.each_iteration is not None:
+                self.each_iteration()
+                timeout = 0 if self._ready else timeout  # type: ignore[attr-defined]
             if timeout is None:
                 events = select(10)
                 if not events:

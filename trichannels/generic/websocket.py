@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..bridge import call
+from ..bridge import call, call_soon
 from ..consumer import AsyncConsumer, SyncConsumer
 from ..events import Event, HeaderInput, as_headers
-from ..exceptions import AcceptConnection, DenyConnection
+from ..exceptions import AcceptConnection, ConnectionClosed, DenyConnection
 
 
 def accept_event(subprotocol: str | None, headers: HeaderInput | None) -> Event:
@@ -32,22 +32,39 @@ def close_event(code: int | bool | None, reason: str | None) -> Event:
     return event
 
 
-class AsyncWebsocketConsumer(AsyncConsumer):
-    """One instance for each socket. Override ``connect``, ``receive``, ``disconnect``; join groups, send frames.
-
-    ``groups``: names joined before ``connect()`` runs, and left with the socket.
-    """
+class _Connecting(AsyncConsumer):
+    """Knows whether ``connect()`` has begun: only then does ``disconnect()`` follow."""
 
     groups: Iterable[str] | None = None
+    _begun = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if self.groups is None:
             self.groups = []
 
+    def _begin(self) -> None:
+        """``connect()`` begins now; raises :class:`ConnectionClosed` if the socket has ended meanwhile."""
+        ending = self.instance.ending
+        if ending is not None:
+            raise ConnectionClosed(ending.code, ending.reason)
+        self._begun = True
+
+    def _has_begun(self) -> bool:
+        # A consumer with a websocket_connect() of its own may never call ours.
+        return self._begun or type(self).websocket_connect not in _OURS  # type: ignore[attr-defined]
+
+
+class AsyncWebsocketConsumer(_Connecting):
+    """One instance for each socket. Override ``connect``, ``receive``, ``disconnect``; join groups, send frames.
+
+    ``groups``: names joined before ``connect()`` runs, and left with the socket.
+    """
+
     async def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
             await self.join(group)
+        self._begin()
         try:
             await self.connect()
         except AcceptConnection:
@@ -97,8 +114,9 @@ class AsyncWebsocketConsumer(AsyncConsumer):
             await self.base_send(close_event(code, reason))
 
     async def websocket_disconnect(self, message: Event) -> None:
-        """Run ``disconnect()``; the groups have been left already."""
-        await self.disconnect(message["code"])
+        """Run ``disconnect()`` if ``connect()`` had begun; the groups have been left already."""
+        if self._has_begun():
+            await self.disconnect(message["code"])
 
     async def disconnect(self, code: int) -> None:
         """Override: the socket has ended. Runs once, shielded, for at most ``disconnect_timeout`` seconds."""
@@ -140,19 +158,14 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
         return json.dumps(content)
 
 
-class WebsocketConsumer(SyncConsumer):
+class WebsocketConsumer(_Connecting, SyncConsumer):
     """As :class:`AsyncWebsocketConsumer`, with blocking methods that run in the bridge's threads."""
-
-    groups: Iterable[str] | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if self.groups is None:
-            self.groups = []
 
     def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
             self.join(group)
+        call_soon(self._begin)  # on the loop's thread, where the end is decided too
         try:
             self.connect()
         except AcceptConnection:
@@ -196,8 +209,9 @@ class WebsocketConsumer(SyncConsumer):
             call(self.base_send, close_event(code, reason))
 
     def websocket_disconnect(self, message: Event) -> None:
-        """Run ``disconnect()``; the groups have been left already."""
-        self.disconnect(message["code"])
+        """Run ``disconnect()`` if ``connect()`` had begun; the groups have been left already."""
+        if self._has_begun():
+            self.disconnect(message["code"])
 
     def disconnect(self, code: int) -> None:
         """Override: the socket has ended. Runs once."""
@@ -234,3 +248,6 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def encode_json(cls, content: Any) -> str:
         """Return ``content`` as text."""
         return json.dumps(content)
+
+
+_OURS = (AsyncWebsocketConsumer.websocket_connect, WebsocketConsumer.websocket_connect)

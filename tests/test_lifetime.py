@@ -1,0 +1,396 @@
+"""The promises on lifetime and cancellation: whatever happens at whatever point, nothing of an instance remains.
+
+Each scenario is run once for every point at which it can be interrupted, and is interrupted there: by the server's
+cancellation, by the peer's disconnect, or by a message. Then we look at what remains.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from trio.testing import MockClock
+
+import trichannels
+from trichannels.bridge import async_to_sync
+from trichannels.consumer import AsyncConsumer
+from trichannels.events import TRANSPORT, Event, Scope
+from trichannels.exceptions import ConnectionClosed, StopConsumer
+from trichannels.generic.http import AsyncHttpConsumer
+from trichannels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from trichannels.inbox import Inbox
+from trichannels.layers.memory import InMemoryChannelLayer
+from trichannels.protocol import Conversation
+from trichannels.seam import backend
+
+from .checkpoints import AtStep, awaits_in, every_iteration, every_step
+
+GRACE, TIMEOUT = 5.0, 5.0
+NEVER_SUSPENDED = ("checkpoint_if_cancelled", "cancel_shielded_checkpoint")
+
+
+class Room(AsyncWebsocketConsumer):
+    """Does what consumers do, and notes what happens to it."""
+
+    groups = ("lobby",)
+    disconnect_grace, disconnect_timeout = GRACE, TIMEOUT
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+
+    async def connect(self) -> None:
+        self.run.connects += 1
+        await self.join("room")
+        await self.accept()
+        self.nursery.start_soon(self.tick)
+        await self.nursery.start(self.started)
+
+    async def started(self, *, task_status: Any) -> None:
+        task_status.started()
+        await anyio.sleep_forever()
+
+    async def tick(self) -> None:
+        while True:
+            await anyio.sleep(1)
+            await self.channel_layer.group_send("room", {"type": "chat.message", "text": "tick"})
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await getattr(self, f"do_{text_data}")()
+
+    async def do_say(self) -> None:
+        await self.channel_layer.group_send("room", {"type": "chat.message", "text": "said"})
+        await self.channel_layer.send(self.channel_name, {"type": "websocket.send", "text": "direct"})
+        await self.send("echo")
+
+    async def do_nap(self) -> None:
+        await anyio.sleep(3)
+        await self.leave("room")
+
+    async def do_oversleep(self) -> None:
+        await anyio.sleep(100)
+
+    async def do_ask(self) -> None:
+        name = await self.channel_layer.new_channel()
+        with anyio.move_on_after(1):
+            await self.channel_layer.receive(name)
+
+    async def do_close(self) -> None:
+        await self.close(4000, "enough")
+
+    async def do_last(self) -> None:
+        await self.send("last words", close=True)
+
+    async def do_stop(self) -> None:
+        raise StopConsumer
+
+    async def do_fail(self) -> None:
+        raise ZeroDivisionError("planned")
+
+    async def do_fail_aside(self) -> None:
+        self.nursery.start_soon(self.do_fail)
+        await anyio.sleep(1)
+
+    async def do_flood(self) -> None:
+        for _ in range(20):
+            await self.channel_layer.group_send("room", {"type": "chat.message", "text": "flood"})
+
+    async def chat_message(self, event: Event) -> None:
+        await self.send(event["text"])
+
+    async def disconnect(self, code: int) -> None:
+        self.run.disconnects.append(code)
+        await self.channel_layer.group_send("watchers", {"type": "left"})
+        await anyio.sleep(0.5)
+        self.run.goodbyes += 1
+
+
+class Crowd(Room):
+    """Three handlers at a time, in order for those of the layer."""
+
+    concurrency = 3
+
+    async def chat_message(self, event: Event) -> None:
+        await anyio.sleep(1.5)  # slower than the ticks: they queue up behind each other
+        await super().chat_message(event)
+
+    def order_key(self, message: Event) -> str | None:
+        return message["type"] if message["type"].startswith("chat") else None
+
+
+class Cut(Room):
+    """Is disconnected when it is too slow."""
+
+    inbox = Inbox(messages=5, overflow="disconnect")
+
+
+class Slow(Room):
+    """Lets the socket wait."""
+
+    inbox = Inbox(client_messages=2)
+
+
+class Blocking(WebsocketConsumer):
+    """Handlers in threads."""
+
+    groups = ("lobby",)
+    inbox = Inbox(messages=1)
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+
+    def connect(self) -> None:
+        self.run.connects += 1
+        self.join("room")
+        self.accept()
+
+    def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        for _ in range(3):
+            async_to_sync(self.channel_layer.group_send)("room", {"type": "chat.message", "text": "said"})
+
+    def chat_message(self, event: Event) -> None:
+        self.send(event["text"])
+
+    async def layer_dropped(self, event: Event) -> None:
+        await anyio.sleep(0.001)
+        await self.base_send({"type": "websocket.close"})
+
+    def disconnect(self, code: int) -> None:
+        self.run.disconnects.append(code)
+        async_to_sync(self.channel_layer.group_send)("watchers", {"type": "left"})
+        self.run.goodbyes += 1
+
+
+class Silent(Room):
+    """Never ends its goodbye."""
+
+    async def disconnect(self, code: int) -> None:
+        await super().disconnect(code)
+        await anyio.sleep(100)
+
+
+class Page(AsyncHttpConsumer):
+    """Streams an answer."""
+
+    def __init__(self, run: "Run") -> None:
+        super().__init__()
+        self.run = run
+
+    async def http_request(self, message: Event) -> None:
+        self.run.connects += 1
+        await super().http_request(message)
+
+    async def handle(self, body: bytes) -> None:
+        await self.join("room")
+        await self.send_headers(headers={"Content-Type": "text/plain"})
+        for _ in range(3):
+            await self.send_body(b"piece", more_body=True)
+            await anyio.sleep(1)
+        await self.send_body(b"")
+
+    async def disconnect(self) -> None:
+        self.run.disconnects.append(0)
+        await anyio.sleep(0.5)
+        self.run.goodbyes += 1
+
+
+class Run:
+    """One run of a scenario: a peer with a script in front of a consumer, and what to do at the interruption."""
+
+    def __init__(self, consumer: type[AsyncConsumer], script: list[str], how: str, *, ours: bool = False) -> None:
+        self.consumer, self.script, self.how = consumer, script, how
+        self.extensions = {TRANSPORT: self} if ours else {}
+        self.on_gone: Callable[[int, str], None] | None = None
+        self.layer = InMemoryChannelLayer()
+        self.connects = self.goodbyes = 0
+        self.disconnects: list[int] = []
+        self.error: BaseException | None = None
+        self.protocol = "http" if issubclass(consumer, AsyncHttpConsumer) else "websocket"
+        self.conversation = Conversation(self.protocol)
+        self.arrived: list[Event] = []
+        self.gone = False
+        self.interrupted_at: float | None = None
+        self.scope: anyio.CancelScope | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.news: anyio.Event | None = None
+
+    def interrupt(self) -> None:
+        """Called between two steps: cancel, or let the peer leave."""
+        if self.news is None:
+            return
+        self.interrupted_at = anyio.current_time() if self.how != "cancel" else None
+        if self.how == "disconnect":
+            self.hang_up()
+        elif self.task is not None:
+            self.task.cancel()
+        elif self.scope is not None:
+            self.scope.cancel()
+
+    def hang_up(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self.arrived.append({"type": f"{self.protocol}.disconnect", "code": 4001, "reason": "bye"})
+            assert self.news is not None
+            self.news.set()
+            if self.on_gone is not None:
+                self.on_gone(4001, "bye")
+
+    def when_gone(self, callback: Callable[[int, str], None]) -> None:
+        self.on_gone = callback
+
+    def bound(self, scope: anyio.CancelScope) -> None:
+        """This server gives all the time there is."""
+
+    async def receive(self) -> Event:
+        while not self.arrived:
+            assert self.news is not None
+            await self.news.wait()
+            self.news = anyio.Event()
+        await anyio.lowlevel.checkpoint()
+        return self.arrived.pop(0) if len(self.arrived) > 1 or not self.gone else self.arrived[0]
+
+    async def send(self, event: Event) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.gone:
+            raise ConnectionClosed(4001, "bye")
+        self.conversation.sent(event)
+        if event["type"] == "websocket.close":
+            self.hang_up()
+
+    async def go(self) -> None:
+        """Live through the scenario."""
+        self.news = anyio.Event()
+        opening: Event = {"type": "http.request", "body": b"", "more_body": False}
+        if self.protocol == "websocket":
+            opening = {"type": "websocket.connect"}
+        said = [{"type": "websocket.receive", "text": text} for text in self.script if text != "leave"]
+        self.arrived = [opening, *said]
+        if "leave" in self.script:
+            self.hang_up()
+        async with self.layer, self.layer.subscribe("watchers") as watchers:
+            with anyio.CancelScope() as self.scope:
+                try:
+                    await self._call()
+                except Exception as error:  # noqa: BLE001 - the tests look at it
+                    self.error = error
+            self.ended_at = anyio.current_time()
+            self.left = self.layer.statistics()
+            self.told = watchers.statistics().layer_messages
+        assert self.left.instances == 0
+
+    async def _call(self) -> None:
+        layers = {"default": self.layer}
+        scope: Scope = {"type": self.protocol, "path": "/", "channel_layers": layers, "extensions": self.extensions}
+        called = self.consumer.as_asgi(run=self)(scope, self.receive, self.send)
+        if backend() == "trio":
+            await called
+            return
+        self.task = asyncio.ensure_future(called)
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.error = self.task.exception()
+
+
+def check_nothing_remains(run: Run) -> None:
+    """The promises, as far as they can be seen from outside."""
+    left = run.left
+    # the watcher's own subscription is what remains
+    assert (left.instances, left.channels, left.groups, left.memberships) == (0, 1, 1, 1)
+    assert left.waiting_messages == run.told
+    assert len(run.disconnects) == (1 if run.connects else 0)
+    if run.consumer is not Silent:
+        assert run.goodbyes == len(run.disconnects), "disconnect() was cut short"
+        assert run.told == (len(run.disconnects) if run.protocol == "websocket" else 0), "it could not publish"
+    if run.interrupted_at is not None:
+        assert run.ended_at - run.interrupted_at <= GRACE + TIMEOUT + 0.5
+
+
+SCENARIOS: dict[str, Callable[[str], Run]] = {
+    "chat": partial(Run, Room, ["say", "nap", "say", "leave"]),
+    "staying": partial(Run, Room, ["say", "ask", "nap", "say"]),
+    "oversleeping": partial(Run, Room, ["oversleep"]),
+    "closed": partial(Run, Room, ["say", "close"]),
+    "last words": partial(Run, Room, ["last"]),
+    "stopped": partial(Run, Room, ["stop"]),
+    "failed": partial(Run, Room, ["say", "fail"]),
+    "failed aside": partial(Run, Room, ["fail_aside"]),
+    "crowd": partial(Run, Crowd, ["say", "nap", "say", "nap"]),
+    "crowd failed": partial(Run, Crowd, ["nap", "fail", "nap"]),
+    "overrun": partial(Run, Cut, ["flood", "nap"]),
+    "slow": partial(Run, Slow, ["nap", "say", "ask", "say", "nap", "leave"], ours=True),
+    "blocking": partial(Run, Blocking, ["say"]),
+    "silent": partial(Run, Silent, ["say", "leave"]),
+    "page": partial(Run, Page, []),
+}
+
+FAILING = {"failed", "failed aside", "crowd failed"}
+
+
+@pytest.mark.trio_only
+@pytest.mark.parametrize("how", ["cancel", "disconnect"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_interrupted_at_every_step(scenario: str, how: str) -> None:
+    steps = 0
+    for seed in (0, 1, 2):
+        for run, _ in interrupted(scenario, how, seed):
+            check_nothing_remains(run)
+            assert run.error is None or scenario in FAILING, repr(run.error)
+            steps += 1
+    assert steps > 30
+
+
+def interrupted(scenario: str, how: str, seed: int) -> Iterator[tuple[Run, AtStep]]:
+    """Yield each run of a scenario, interrupted at one step after the other."""
+    runs: list[Run] = []
+
+    def make() -> Run:
+        runs.append(SCENARIOS[scenario](how))
+        return runs[-1]
+
+    clock = None if scenario == "blocking" else partial(MockClock, autojump_threshold=0)
+    for instrument in every_step(live, make, seed=seed, clock=clock):
+        yield runs[-1], instrument
+
+
+async def live(run: Run) -> None:
+    """Let a run go its way; a peer that would stay for ever leaves after 8 seconds."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(run.go)
+        if "leave" not in run.script and run.consumer is not Blocking:
+            await anyio.sleep(8)
+            run.hang_up()
+
+
+@pytest.mark.trio_only
+def test_every_await_of_the_lifetime_code_was_interrupted() -> None:
+    """The list of awaits comes from the source, so that a new one cannot slip by."""
+    package = Path(trichannels.__file__).parent
+    files = [package / name for name in ("instance.py", "nursery.py", "consumer.py", "layers/memory.py")]
+    # checkpoints that only look whether the task is cancelled already, or cannot be cancelled, never stand still
+    wanted = {line for file in files for line in awaits_in(file, beside=NEVER_SUSPENDED)}
+    for scenario in SCENARIOS:
+        for _, instrument in interrupted(scenario, "cancel", 0):
+            wanted -= instrument.lines
+    source = {file.name: file.read_text().splitlines() for file in files}
+    missed = [f"{name}:{line}: {source[name][line - 1].strip()}" for name, line in sorted(wanted)]
+    assert not missed, missed
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "blocking"])
+def test_cancelled_by_asyncio_itself_at_every_iteration(scenario: str, times: int) -> None:
+    """A native ``task.cancel()`` knows no scopes and no shields; also when a second one follows."""
+    runs: list[Run] = []
+
+    def make() -> Run:
+        runs.append(SCENARIOS[scenario]("cancel"))
+        return runs[-1]
+
+    iterations = 0
+    for _ in every_iteration(live, make, times=times):
+        check_nothing_remains(runs[-1])
+        assert runs[-1].error is None or scenario in FAILING, repr(runs[-1].error)
+        iterations += 1
+    assert iterations > 10
