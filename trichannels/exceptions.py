@@ -29,7 +29,18 @@ from dataclasses import dataclass
 
 
 class TrichannelsError(Exception):
-    """The root: ``except TrichannelsError`` catches whatever this package raises."""
+    """The root: ``except TrichannelsError`` catches whatever this package raises. Each can be pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own way calls __init__ with the finished text in place of the facts.
+        return _rebuilt, (type(self), self.args, dict(vars(self)))
+
+
+def _rebuilt(kind: type[Exception], args: tuple[object, ...], facts: dict[str, object]) -> Exception:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(facts)
+    return error
 
 
 class ConnectionClosed(TrichannelsError, OSError):
