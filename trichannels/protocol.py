@@ -48,7 +48,7 @@ def advance(table: Table, state: str, event: Mapping[str, Any]) -> str:
     if kind not in table[state]:
         allowed = ", ".join(sorted(table[state])) or "nothing"
         raise OutOfTurn(f"{kind} is not allowed while {state}; allowed: {allowed}")
-    return state if event.get("more_body") else table[state][kind]
+    return state if kind.endswith(".body") and event.get("more_body") else table[state][kind]
 
 
 class Conversation:
