@@ -12,9 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from anyio import from_thread, to_thread
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import RunVar
 
 from .exceptions import ConnectionClosed
+from .seam import loop_caller
 
 log = logging.getLogger("trichannels.bridge")
 
@@ -81,37 +82,41 @@ class _Job:
 
     def __init__(self, call: Callable[[], Any], over: Callable[["_Job"], None]) -> None:
         self._call, self._over = call, over
-        self._token = current_token()
+        self._call_on_loop = loop_caller()
         self._lock = threading.Lock()
         self._started = self._finished = self._left = False
 
     def work(self) -> Any:
         """Run in the thread."""
         with self._lock:
+            if self._left:  # before we began: nobody counts us any more
+                return None
             self._started = True
+        failure: BaseException | None = None
         try:
             return self._call()
         except BaseException as error:
-            if self._left and not isinstance(error, ConnectionClosed):
-                log.exception("a call that was cancelled while it ran has failed")
+            failure = error
             raise
         finally:
             with self._lock:
                 self._finished = True
             if self._left:
-                self._tell()
+                self._tell(failure)
 
-    def _tell(self) -> None:
+    def _tell(self, failure: BaseException | None) -> None:
+        if failure is not None and not isinstance(failure, ConnectionClosed):
+            log.error("a call that was cancelled while it ran has failed", exc_info=failure)
         try:
-            from_thread.run_sync(self._over, self, token=self._token)
-        except Exception:  # noqa: BLE001 - the loop has ended, and its limiter with it
+            self._call_on_loop(partial(self._over, self))
+        except RuntimeError:  # the loop has ended, and its limiter with it
             log.debug("an abandoned call ended after its loop")
 
     def leave(self) -> bool:
-        """The caller goes on; True if the call is over or never began, False if it is left behind."""
+        """The caller goes on; True if the call is over or will never begin, False if it is left behind."""
         with self._lock:
-            self._left = self._started and not self._finished
-            return not self._left
+            self._left = not self._finished
+            return not self._left or not self._started
 
 
 _BRIDGE: RunVar[Bridge] = RunVar("trichannels_bridge")

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from anyio import CancelScope
@@ -72,7 +72,7 @@ def sort_out(raised: BaseException) -> tuple[list[BaseException], BaseException 
 
 @asynccontextmanager
 async def collapsed() -> AsyncIterator[None]:
-    """Let no group of a single error out, nor one of cancellations.
+    """Let no group of a single error out, nor one of cancellations. The error keeps its own cause and context.
 
     ``async with collapsed(), anyio.create_task_group() as group: ...``
     """
@@ -83,5 +83,15 @@ async def collapsed() -> AsyncIterator[None]:
         if not failures and cancelled is not None:
             raise cancelled from None
         if len(failures) == 1 and cancelled is None:
-            raise failures[0] from None
+            raise_as_it_was(failures[0])
         raise
+
+
+def raise_as_it_was(error: BaseException) -> NoReturn:
+    """Raise ``error`` with the cause and the context that it has, whatever is being handled now."""
+    cause, context, hidden = error.__cause__, error.__context__, error.__suppress_context__
+    try:
+        raise error
+    finally:
+        error.__cause__, error.__context__, error.__suppress_context__ = cause, context, hidden
+        del error, cause, context  # no cycle through this frame

@@ -1,4 +1,4 @@
-"""Where trio and asyncio are named: waking one task, and a task that no nursery owns. Everything else is anyio.
+"""Where trio and asyncio are named: waking a task, reaching a loop, a task that no nursery owns. The rest is anyio.
 
 A bare reschedule costs a fifth of a stream between two tasks, and an inbox is woken for every event: hence ``Wake``.
 """
@@ -11,13 +11,9 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 import trio
+from sniffio import AsyncLibraryNotFoundError, current_async_library  # trio brings it along
 
-try:
-    from sniffio import AsyncLibraryNotFoundError, current_async_library
-except ImportError:  # pragma: no cover - trio brings sniffio along
-    raise
-
-__all__ = ["HostTask", "Wake", "backend", "open_wake", "spawn_host"]
+__all__ = ["HostTask", "Wake", "backend", "loop_caller", "open_wake", "spawn_host"]
 
 
 def backend() -> str:
@@ -28,6 +24,16 @@ def backend() -> str:
         raise RuntimeError("this needs a running event loop: call it from a task on trio or asyncio") from None
 
 
+def loop_caller() -> Callable[[Callable[[], object]], object]:
+    """Return a function with which any thread may have something called soon on the running loop, without waiting.
+
+    Once the loop is over, it raises RuntimeError.
+    """
+    if backend() == "trio":
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
 class Wake(Protocol):
     """A doorbell for one sleeper. It remembers one ring; who wakes looks for himself what there is to do."""
 
@@ -35,7 +41,13 @@ class Wake(Protocol):
         """Wake the sleeper, or let its next ``sleep`` return at once."""
 
     async def sleep(self) -> None:
-        """Wait for a ring. Cancellation loses nothing: the state that was rung about is still there."""
+        """Wait for a ring; RuntimeError if another task waits already.
+
+        Cancellation loses nothing: the state that was rung about is still there.
+        """
+
+
+SECOND_SLEEPER = "two tasks read from one inbox or subscription: let one read, or open one for each"
 
 
 class TrioWake:
@@ -59,6 +71,8 @@ class TrioWake:
             self._rung = False
             await trio.lowlevel.checkpoint()
             return
+        if self._sleeper is not None:
+            raise RuntimeError(SECOND_SLEEPER)
         self._sleeper = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abandon)
 
@@ -88,6 +102,8 @@ class AsyncioWake:
             self._rung = False
             await anyio.lowlevel.checkpoint()
             return
+        if self._sleeper is not None:
+            raise RuntimeError(SECOND_SLEEPER)
         self._sleeper = asyncio.get_running_loop().create_future()
         try:
             await self._sleeper

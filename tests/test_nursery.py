@@ -1,0 +1,154 @@
+"""The nursery of an instance counts its tasks; errors come out of the groups they travel in, as themselves."""
+
+import re
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from trichannels.nursery import Nursery, collapsed, sort_out
+
+
+async def test_it_counts_the_tasks_that_run() -> None:
+    go = anyio.Event()
+
+    async def task(number: int) -> None:
+        await go.wait()
+
+    async with anyio.create_task_group() as group:
+        nursery = Nursery(group)
+        nursery.start_soon(task, 1)
+        nursery.start_soon(task, 2, name="second")
+        await anyio.wait_all_tasks_blocked()
+        assert nursery.tasks == 2
+        assert repr(nursery) == "<Nursery of 2 tasks>"
+        go.set()
+    assert nursery.tasks == 0
+
+
+async def test_tasks_have_the_names_that_they_are_given() -> None:
+    names: list[str | None] = []
+
+    async def task() -> None:
+        names.append(anyio.get_current_task().name)
+
+    async with anyio.create_task_group() as group:
+        Nursery(group).start_soon(task, name="the clock")
+        await anyio.wait_all_tasks_blocked()
+        Nursery(group).start_soon(task)
+    assert names[0] == "the clock"
+    assert re.search("task", str(names[1]))
+
+
+async def test_start_returns_what_the_task_reports() -> None:
+    async def serve(port: int, *, task_status: Any) -> None:
+        task_status.started(port + 1)
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        nursery = Nursery(group)
+        assert await nursery.start(serve, 8000) == 8001
+        assert nursery.tasks == 1
+        nursery.cancel_scope.cancel()
+    assert nursery.tasks == 0
+
+
+async def test_a_task_that_fails_is_counted_out() -> None:
+    async def task() -> None:
+        raise ValueError("a task failed")
+
+    nurseries = []
+
+    async def run() -> None:
+        async with anyio.create_task_group() as group:
+            nurseries.append(Nursery(group))
+            nurseries[0].start_soon(task)
+
+    with pytest.raises(BaseExceptionGroup):
+        await run()
+    assert nurseries[0].tasks == 0
+
+
+# ---- taking groups apart
+
+
+async def cancellation() -> BaseException:
+    """Return a cancellation as the backend raises it."""
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class() as error:
+            caught = error
+            raise
+    return caught
+
+
+async def test_groups_of_any_depth_are_taken_apart() -> None:
+    one, two, stop = ValueError(1), KeyError(2), await cancellation()
+    nested = BaseExceptionGroup("outer", [one, BaseExceptionGroup("inner", [stop, two])])
+    assert sort_out(nested) == ([one, two], stop)
+    assert sort_out(one) == ([one], None)
+    assert sort_out(stop) == ([], stop)
+
+
+@pytest.mark.parametrize("wrap", [lambda e: e, lambda e: ExceptionGroup("", [ExceptionGroup("", [e])])])
+async def test_one_error_comes_out_as_itself(wrap: Callable[[Exception], Exception]) -> None:
+    error = ValueError("alone")
+    with pytest.raises(ValueError) as caught:
+        async with collapsed():
+            raise wrap(error)
+    assert caught.value is error
+
+
+async def test_an_error_keeps_its_cause_and_its_context() -> None:
+    async def caused() -> None:
+        raise ValueError("wrong") from KeyError("why")
+
+    async def during() -> None:
+        try:
+            raise KeyError("while")
+        except KeyError:
+            raise ValueError("wrong")  # noqa: B904 - the context is what we look at
+
+    for fail, word in ((caused, "why"), (during, "while")):
+        with pytest.raises(ValueError) as caught:
+            async with collapsed(), anyio.create_task_group() as group:
+                group.start_soon(fail)
+        text = "".join(traceback.format_exception(caught.value))
+        assert word in text
+        assert "Group" not in text
+
+
+async def test_several_errors_stay_a_group() -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    async def run() -> None:
+        async with collapsed(), anyio.create_task_group() as group:
+            group.start_soon(fail)
+            group.start_soon(fail)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert len(caught.value.exceptions) == 2
+
+
+async def test_a_group_of_cancellations_is_a_cancellation() -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with collapsed():
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as stop:
+                raise BaseExceptionGroup("", [stop]) from None
+    assert scope.cancelled_caught
+
+
+async def test_an_error_beside_a_cancellation_is_not_separated_from_it() -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with collapsed():
+            raise BaseExceptionGroup("", [ValueError(), await cancellation()])
+    assert len(caught.value.exceptions) == 2
