@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,9 @@ class Demo:
             if found := re.search(r"http://127\.0\.0\.1:\d+", line):
                 self.address = found[0]
                 return self.address
-        raise AssertionError(f"the demo ended with {self.process.wait()} and printed no address")
+        self.process.stdout.close()
+        code, self.process = self.process.wait(), None
+        raise AssertionError(f"the demo ended with {code} and printed no address")
 
     def end(self, sent: signal.Signals) -> int:
         assert self.process is not None
@@ -175,7 +178,9 @@ def test_both_tabs_recover_when_the_server_is_killed_and_comes_back(browser: Bro
 def test_a_tidy_shutdown_is_told_and_recovered_from(browser: Browser, demo: Demo) -> None:
     with tab(browser, f"{demo.address}/room/tea") as ada:
         enter(ada, "Ada")
+        begun = time.monotonic()
         assert demo.end(signal.SIGINT) == 0
+        assert time.monotonic() - begun < 2  # promised: under a second; a busy machine gets another one
         state(ada, re.compile("Connection lost|Reconnecting"))
         demo.start()
         ada.get_by_role("button", name="Try now").or_(ada.locator("body[data-state=live]")).first.wait_for()
