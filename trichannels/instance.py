@@ -353,6 +353,7 @@ class Instance:
         elif self.error is None:
             self.end(Ending("failed", 1011, error=error))
             self.error = error
+            self._discarded += self.mailbox.close()  # also where it fails while ending: nothing more is handled
         elif error is not self.error:
             log.error("%s failed once more while it was ending", self.described, exc_info=error)
 
