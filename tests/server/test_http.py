@@ -1,0 +1,472 @@
+"""HTTP through hypercorn's protocols, on our sockets and tasks."""
+
+import logging
+import ssl
+import struct
+from pathlib import Path
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import httpx
+import pytest
+import trio
+import trustme
+
+from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
+from trichannels.exceptions import ConnectionClosed, OutOfTurn
+from trichannels.server import Server
+
+from .support import TEXT, connect, echo, frame, respond, serving, small_window, still_serves, websocket_app
+
+pytestmark = [pytest.mark.trio_only, pytest.mark.server, pytest.mark.usefixtures("descriptors")]
+
+
+async def body_of(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        event = await receive()
+        assert event["type"] == "http.request", event
+        body, more = body + event.get("body", b""), event.get("more_body", False)
+    return body
+
+
+class HTTP:
+    """An application with an HTTP handler and without lifespan."""
+
+    def __init__(self, handler: Any) -> None:
+        self.handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.handler(scope, receive, send)
+
+
+async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await body_of(receive)
+    await respond(send, f"{scope['method']} {scope['path']} {scope['http_version']} ".encode() + body)
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for number in range(100):
+        await send({"type": "http.response.body", "body": b"%d " % number * 1000, "more_body": True})
+    await send({"type": "http.response.body", "body": b"end"})
+
+
+async def test_get_post_and_keep_alive() -> None:
+    async with serving(HTTP(mirror)) as server, httpx.AsyncClient(base_url=server.addresses[0]) as client:
+        assert (await client.get("/a%20b")).text == "GET /a b 1.1 "
+        big = b"x" * 1_000_000
+        assert (await client.post("/up", content=big)).content == b"POST /up 1.1 " + big
+        assert server.statistics().accepted == 1
+
+
+async def test_streaming_response() -> None:
+    async with serving(HTTP(stream)) as server, httpx.AsyncClient() as client:
+        response = await client.get(server.addresses[0])
+        assert response.text == "".join(f"{number} " * 1000 for number in range(100)) + "end"
+
+
+async def test_http2_with_prior_knowledge_by_alpn_and_its_websockets(tls: "Certificates") -> None:
+    async with serving(HTTP(mirror), **tls.options) as server:
+        async with httpx.AsyncClient(http2=True, http1=False, verify=tls.client) as client:
+            response = await client.post(server.addresses[0] + "/two", content=b"x" * 100_000)
+        assert response.http_version == "HTTP/2"
+        assert response.content == b"POST /two 2 " + b"x" * 100_000
+        async with httpx.AsyncClient(verify=tls.client) as client:
+            assert (await client.get(server.addresses[0])).http_version == "HTTP/1.1"
+
+
+class H2Client:
+    """HTTP/2 in the clear, by prior knowledge; speaks enough for a WebSocket (RFC 8441)."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.h2.initiate_connection()
+        self.data: dict[int, bytearray] = {}
+        self.status: dict[int, str] = {}
+        self.ended: set[int] = set()
+
+    async def request(self, stream_id: int, *headers: tuple[str, str], end: bool = True) -> None:
+        self.data[stream_id] = bytearray()
+        self.h2.send_headers(stream_id, [(":authority", "test"), (":scheme", "http"), *headers], end_stream=end)
+        await self.flush()
+
+    async def flush(self) -> None:
+        await self.stream.send_all(self.h2.data_to_send())
+
+    async def more(self) -> None:
+        data = await self.stream.receive_some(65536)
+        assert data, "the server closed the connection"
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.ResponseReceived):
+                self.status[event.stream_id] = next(str(value) for name, value in event.headers if name == ":status")
+            elif isinstance(event, h2.events.DataReceived):
+                self.data[event.stream_id] += event.data
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
+                self.ended.add(event.stream_id)
+        await self.flush()
+
+    async def websocket(self, stream_id: int) -> None:
+        await self.request(
+            stream_id,
+            *((":method", "CONNECT"), (":path", "/ws"), (":protocol", "websocket")),
+            ("sec-websocket-version", "13"),
+            end=False,
+        )
+        while stream_id not in self.status:
+            await self.more()
+        assert self.status[stream_id] == "200"
+
+
+async def test_websocket_over_http2_is_hypercorns_and_is_told_of_the_drain() -> None:
+    codes: list[int] = []
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        assert TRANSPORT not in scope["extensions"]
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
+        codes.append(event["code"])
+
+    async with serving(websocket_app(handler)) as server, await connect(server) as raw:
+        client = H2Client(raw.stream)
+        with trio.fail_after(10):
+            await client.websocket(1)
+            client.h2.send_data(1, frame(TEXT, b"hello"))
+            await client.flush()
+            while not client.data[1].endswith(b"\x81\x05hello"):
+                await client.more()
+            server.drain()
+            while not client.data[1].endswith(b"\x88\x02" + struct.pack("!H", 1012)):
+                await client.more()
+            client.h2.send_data(1, frame(8, struct.pack("!H", 1012)))
+            await client.flush()
+    assert codes == [1012]
+
+
+async def test_application_stuck_on_a_full_http2_window_ends_with_the_connection() -> None:
+    outcome: list[str] = []
+    done = trio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 10000, "more_body": True})
+        except ConnectionClosed:
+            outcome.append("told")
+            raise
+        finally:
+            done.set()
+
+    async with serving(HTTP(flood)) as server, await connect(server) as raw:
+        client = H2Client(raw.stream)
+        await client.request(1, (":method", "GET"), (":path", "/"))
+        with trio.move_on_after(0.3):
+            while True:
+                await raw.stream.receive_some(65536)
+        await raw.stream.aclose()
+        with trio.fail_after(10):
+            await done.wait()
+        assert server.statistics().failures == 0
+    assert outcome == ["told"]
+
+
+async def test_http_client_that_stops_reading_ends_by_the_write_deadline() -> None:
+    outcome: list[str] = []
+    done = trio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 10000, "more_body": True})
+        except ConnectionClosed:
+            outcome.append("told")
+            raise
+        finally:
+            done.set()
+
+    async with serving(HTTP(flood), write_timeout=0.2) as server, await small_window(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        with trio.fail_after(10):
+            await done.wait()
+        assert server.statistics().write_timeouts == 1
+        assert server.statistics().failures == 0
+    assert outcome == ["told"]
+
+
+async def test_http_client_that_stops_reading_does_not_hold_the_shutdown() -> None:
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 10000, "more_body": True})
+
+    started = trio.current_time()
+    async with serving(HTTP(flood), write_timeout=60) as server, await small_window(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await client.head()
+        await trio.sleep(0.2)
+        server.drain(0.5)
+        with trio.fail_after(5):
+            while server.statistics().connections:
+                await trio.sleep(0.01)
+    assert trio.current_time() - started < 5
+
+
+async def test_sending_for_ever_to_an_http_client_that_left_does_not_freeze_the_loop() -> None:
+    refused = 0
+    events: list[Event] = []
+    done = trio.Event()
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal refused
+        await body_of(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        events.append(await receive())
+        while refused < 100:
+            try:
+                await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            except ConnectionClosed:
+                refused += 1
+        done.set()
+
+    async with serving(HTTP(stubborn)) as server, await connect(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await client.head()
+        client.reset()
+        with trio.fail_after(10):
+            await done.wait()
+    assert [event["type"] for event in events] == ["http.disconnect"]
+
+
+async def test_transport_of_a_request_says_when_the_client_has_left() -> None:
+    gone: list[int] = []
+    told = trio.Event()
+
+    def callback(code: int, reason: str) -> None:
+        gone.append(code)
+        told.set()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][TRANSPORT].when_gone(callback)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/complete":
+            await send({"type": "http.response.body", "body": b""})
+            assert (await receive())["type"] == "http.request"
+            assert (await receive())["type"] == "http.disconnect"
+            scope["extensions"][TRANSPORT].when_gone(callback)
+            assert not gone, "a complete response is no peer that left"
+        else:
+            await told.wait()
+
+    async with serving(HTTP(wait)) as server:
+        async with await connect(server) as client:
+            await client.send(b"GET /complete HTTP/1.1\r\nHost: test\r\n\r\n")
+            await client.head()
+        async with await connect(server) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await client.head()
+            client.reset()
+            with trio.fail_after(10):
+                await told.wait()
+        assert server.statistics().failures == 0
+    assert gone == [1006]
+
+
+async def test_upload_that_nobody_reads_does_not_wedge_the_connection() -> None:
+    """hypercorn's queue of 10 holds up the disconnect behind the unread body."""
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"no thanks")
+
+    async with serving(HTTP(deaf)) as server:
+        async with await connect(server) as client:
+            await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 1_000_000)
+            assert b" 200 " in await client.head()
+        with trio.fail_after(10):
+            while server.statistics().connections:
+                await trio.sleep(0.01)
+
+
+async def test_client_that_stalls_in_its_body_is_cut() -> None:
+    seen: list[str] = []
+
+    async def reader(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend([(await receive())["type"], (await receive())["type"]])
+        with pytest.raises(ConnectionClosed):
+            await respond(send)
+
+    async with serving(HTTP(reader), body_timeout=0.2) as server, await connect(server) as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nxx")
+        assert await client.rest() == b""
+        assert server.statistics().failures == 0
+    assert seen == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHos", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"])
+async def test_idle_and_slow_clients_are_closed(sent: bytes) -> None:
+    options = {"handshake_timeout": 0.2, "keep_alive_timeout": 0.2}
+    async with serving(HTTP(mirror), **options) as server, await connect(server) as client:
+        await client.send(sent)
+        assert (await client.rest()).endswith(b"GET / 1.1 ") == sent.endswith(b"\r\n\r\n")
+
+
+async def test_oversized_head_gets_an_error_and_harms_nobody() -> None:
+    async with serving(websocket_app(echo)) as server:
+        async with await connect(server) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: test\r\nX: " + b"x" * 100_000)
+            assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+        await still_serves(server)
+
+
+async def test_pipelined_requests_behind_a_last_response_do_not_leak_the_connection() -> None:
+    async def last(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(HTTP(last)) as server, await connect(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 3)
+        assert (await client.rest()).count(b"200") == 1
+        with trio.fail_after(5):
+            while server.statistics().connections:
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), ValueError("boom")])
+@pytest.mark.parametrize("started", [False, True])
+async def test_failing_application(error: BaseException, started: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        if started:
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+            await send({"type": "http.response.body", "body": b"123", "more_body": True})
+        raise error
+
+    async with serving(HTTP(failing)) as server, await connect(server) as client:
+        await client.send(b"GET /x HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 200 " if started else b"HTTP/1.1 500 ")
+        assert server.statistics().failures == 1
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.name == "trichannels.server"
+    assert "http /x from 127.0.0.1:" in record.getMessage()
+
+
+async def test_application_that_returns_without_a_response(caplog: pytest.LogCaptureFixture) -> None:
+    async def nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+    async with serving(HTTP(nothing)) as server, await connect(server) as client:
+        assert b" 500 " in await client.get()
+    assert "returned before its response was complete" in caplog.text
+
+
+async def test_events_out_of_turn() -> None:
+    async def eager(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(OutOfTurn):
+            await send({"type": "http.response.body", "body": b"x"})
+        await respond(send, b"fine")
+        with pytest.raises(OutOfTurn):
+            await send({"type": "http.response.body", "body": b"x"})
+
+    async with serving(HTTP(eager)) as server, await connect(server) as client:
+        assert (await client.get()).endswith(b"fine")
+        assert server.statistics().failures == 0
+
+
+class Certificates:
+    """A server certificate for 127.0.0.1, and a client that trusts it."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("127.0.0.1", "localhost")
+        certificate.private_key_pem.write_to_path(folder / "key.pem")
+        for blob in certificate.cert_chain_pems:
+            blob.write_to_path(folder / "cert.pem", append=True)
+        self.options = {"certfile": str(folder / "cert.pem"), "keyfile": str(folder / "key.pem")}
+        self.client = ssl.create_default_context()
+        authority.configure_trust(self.client)
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
+
+
+async def test_tls_for_http_and_websockets(tls: Certificates) -> None:
+    schemes: list[str] = []
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        schemes.append(scope["scheme"])
+        await echo(scope, receive, send)
+
+    async with serving(websocket_app(handler), **tls.options) as server, await connect(server, tls.client) as client:
+        assert server.addresses[0].startswith("https://127.0.0.1:")
+        assert (await client.get()).endswith(b"ok")
+        assert b" 101 " in await client.upgrade()
+        await client.send(frame(TEXT, b"secret") + frame(TEXT, b"x" * 300_000))
+        assert await client.text() == "secret"
+        assert await client.text() == "x" * 300_000
+        await client.close(4001, "bye")
+        assert await client.closing() == (4001, "bye")
+        assert await client.rest() == b""
+        assert server.statistics().failures == 0
+    assert schemes == ["wss"]
+
+
+async def test_tls_client_that_stops_reading(tls: Certificates) -> None:
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        while True:
+            await send({"type": "websocket.send", "bytes": b"x" * 100_000})
+
+    async with serving(websocket_app(flood), **tls.options, write_timeout=0.3) as server:
+        async with await connect(server, tls.client) as client:
+            await client.upgrade()
+            with trio.fail_after(10):
+                while server.statistics().connections:
+                    await trio.sleep(0.05)
+        assert server.statistics().write_timeouts == 1
+        assert server.statistics().failures == 0
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03", b""])
+async def test_broken_tls_handshakes_harm_nobody(tls: Certificates, sent: bytes) -> None:
+    async with serving(HTTP(mirror), **tls.options, handshake_timeout=0.3) as server:
+        async with await connect(server) as client:
+            await client.send(sent)
+            await client.rest()
+        async with httpx.AsyncClient(verify=tls.client) as client2:
+            assert (await client2.get(server.addresses[0])).status_code == 200
+        assert server.statistics().failures == 0
+
+
+async def test_unix_socket_for_http_and_websockets(tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    clients: list[object] = []
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        clients.append(scope["client"])
+        await echo(scope, receive, send)
+
+    async with serving(websocket_app(handler), bind=f"unix:{path}") as server, await connect(server) as client:
+        assert server.addresses == [f"unix:{path}"]
+        assert (await client.get()).endswith(b"ok")
+        assert b" 101 " in await client.upgrade()
+        await client.send(frame(TEXT, b"local"))
+        assert await client.text() == "local"
+    assert clients == [None]
+    assert not path.exists()
+
+
+async def test_several_addresses_and_still_serving(tmp_path: Path) -> None:
+    bind = ["127.0.0.1:0", f"unix:{tmp_path / 's'}"]
+    async with serving(HTTP(mirror), bind=bind) as server:
+        for number in range(2):
+            async with await connect(server, address=number) as client:
+                assert (await client.get()).endswith(b"GET / 1.1 ")
+        assert isinstance(server, Server)
+        assert "127.0.0.1" in repr(server)
