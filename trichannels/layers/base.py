@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ..exceptions import BadEvent, InvalidChannelLayerError, InvalidName, LayerClosed
 from ..inbox import DEFAULT_INBOX, Envelope, Inbox, InboxStatistics, Ledger, Mailbox
@@ -96,6 +97,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Message:
+        await checkpoint()  # events that wait already must not let a reader run on for ever
         item = await self._mailbox.get()
         if item is None:
             raise LayerClosed(self._layer)
@@ -164,13 +166,15 @@ class ChannelLayer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # An instance that says goodbye may still publish, also while everything around it is cancelled.
-        if self._instances:
-            self._idle = anyio.Event()
-            with anyio.move_on_after(self.close_timeout, shield=True):
-                await self._idle.wait()
+        try:
+            if self._instances:
+                self._idle = anyio.Event()
+                with anyio.move_on_after(self.close_timeout, shield=True):
+                    await self._idle.wait()
+        finally:  # no shield stops asyncio's own task.cancel()
             self._idle = None
-        self._opened = False
-        await self.close()
+            self._opened = False
+            await self.close()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -230,7 +234,7 @@ class ChannelLayer(ABC):
 
     @abstractmethod
     async def flush(self) -> None:
-        """Forget all waiting messages and all groups."""
+        """Forget all groups, and all messages but those that instances and subscriptions hold already."""
 
     # ---- instances
 

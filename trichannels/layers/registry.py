@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from anyio import from_thread
 from anyio.lowlevel import RunVar
 
 from .base import ChannelLayer
@@ -35,9 +36,17 @@ def registered(layers: Mapping[str, ChannelLayer]) -> Iterator[None]:
 
 
 def get_channel_layer(alias: str = "default") -> ChannelLayer | None:
-    """Return the open layer of that alias in the running loop, or None."""
+    """Return the open layer of that alias, or None: of the running loop, or of the loop that a worker thread serves."""
     try:
-        opened = _table().get(alias)
+        return _newest(alias)
+    except RuntimeError:  # no loop runs in this thread
+        pass
+    try:
+        return from_thread.run_sync(_newest, alias)
     except RuntimeError:
-        return None  # no loop runs here
+        return None
+
+
+def _newest(alias: str) -> ChannelLayer | None:
+    opened = _table().get(alias)
     return opened[-1] if opened else None

@@ -1,6 +1,5 @@
 """How a message becomes bytes, once, at its sender. What would not come back as it was sent is refused here."""
 
-from collections.abc import Mapping
 from math import isnan
 from typing import Any, Protocol
 
@@ -10,7 +9,7 @@ from ..exceptions import UnserializableMessage
 
 Message = dict[str, Any]
 
-_PLAIN = (str, bytes, bytearray, bool, int, type(None))
+_PLAIN = (str, bytes, bytearray, memoryview, bool, int, type(None))
 
 
 class Serializer(Protocol):
@@ -57,15 +56,23 @@ def examine(value: object, path: str = "message", depth: int = 0) -> None:
     """Walk ``value`` and raise :class:`UnserializableMessage` at the first thing that would not come back the same."""
     if depth > 100:
         raise UnserializableMessage(path, "is nested more than 100 levels deep, or contains itself")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, item in value.items():
-            _examine_leaf(key, f"the key {key!r} of {path}")
+            _examine_key(key, f"the key {key!r} of {path}")
             examine(item, f"{path}[{key!r}]", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             examine(item, f"{path}[{index}]", depth + 1)
     else:
         _examine_leaf(value, path)
+
+
+def _examine_key(key: object, path: str) -> None:
+    if not isinstance(key, tuple):
+        _examine_leaf(key, path)
+        return
+    for part in key:  # as a key, a tuple comes back as a tuple
+        _examine_key(part, path)
 
 
 def _examine_leaf(value: object, path: str) -> None:

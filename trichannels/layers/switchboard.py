@@ -211,7 +211,7 @@ class Switchboard:
     # ---- the end
 
     def flush(self) -> None:
-        """Forget waiting messages and groups; mailboxes stay attached."""
+        """Forget the loose channels' messages, and groups; mailboxes stay attached and keep what they hold."""
         self.groups.clear()
         self.memberships.clear()
         for channel, buffer in list(self.buffers.items()):
