@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichannels.events import TRANSPORT, as_headers, check_sent, transport_of
@@ -66,6 +66,7 @@ def test_a_bad_event_is_refused_and_its_field_is_named(event: Any, problem: str)
         assert str(caught.value).startswith(event["type"])
 
 
+@settings(deadline=None)
 @given(st.integers(-1, 6000))
 def test_the_codes_that_may_travel(code: int) -> None:
     # RFC 6455 section 7.4: 1004 is reserved, 1005, 1006 and 1015 are never sent.

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichannels.exceptions import BadEvent, OutOfTurn
@@ -83,6 +83,7 @@ def test_only_a_body_can_have_more_to_come(event: dict[str, Any]) -> None:
     assert conversation.sent({**event, "more_body": True}) != before
 
 
+@settings(deadline=None)
 @given(st.sampled_from([WEBSOCKET, HTTP, LIFESPAN]), st.data())
 def test_no_walk_leaves_the_tables(table: Table, data: st.DataObject) -> None:
     state = next(iter(table))
