@@ -54,19 +54,13 @@ def _awaiting(coro: Any) -> Iterator[Line]:
         coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
 
 
-def awaits_in(file: Path, *, beside: tuple[str, ...]) -> set[Line]:
-    """Return the lines of ``file`` that may suspend, but for awaits of the functions named in ``beside``."""
+def awaits_in(file: Path) -> set[Line]:
+    """Return the lines of ``file`` on which a task may be suspended."""
     found: set[Line] = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.AsyncWith):
-            found.add((file.name, node.lineno))
-        if isinstance(node, ast.Await) and not _calls(node.value, beside):
+        if isinstance(node, ast.AsyncWith | ast.AsyncFor | ast.Await):
             found.add((file.name, node.lineno))
     return found
-
-
-def _calls(node: ast.expr, names: tuple[str, ...]) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
 
 
 def every_step(

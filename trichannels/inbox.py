@@ -363,11 +363,15 @@ class Mailbox:
     def close_layer_side(self) -> None:
         """Take nothing more from the layer and forget what waits; what the client handed over stays readable."""
         self._layer_open = False
+        self.forget_layer_events()
+        self._reader.ring()
+
+    def forget_layer_events(self) -> None:
+        """Forget what waits on the layer side, uncounted; more may come."""
         self._items = deque(item for item in self._items if isinstance(item, Received))
         self._layer_count = self._layer_bytes = 0
         self._latest = {}
         self._notice = None
-        self._reader.ring()
 
     def finish(self) -> None:
         """No more will come from the client: ``get`` returns None after the last item."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from ..exceptions import LayerClosed
 from ..inbox import Mailbox
@@ -55,40 +55,34 @@ class InMemoryChannelLayer(ChannelLayer):
         if board is not None:
             board.close()
 
-    # Each of these is decided and done between two checkpoints: cancelled, it has done nothing.
+    # Each of these acts after its last checkpoint: cancelled, also by asyncio's own cancel(), it has done nothing.
 
     async def send(self, channel: str, message: Message) -> None:
-        await checkpoint_if_cancelled()
+        await checkpoint()
         self.board.post(require_channel_name(channel), self.seal(message))
-        await cancel_shielded_checkpoint()
 
     async def receive(self, channel: str) -> Message:
-        await checkpoint_if_cancelled()
-        message = await self.board.take(require_channel_name(channel))
-        await cancel_shielded_checkpoint()
-        return message
+        await checkpoint()
+        return await self.board.take(require_channel_name(channel))
 
     async def new_channel(self, prefix: str = "specific") -> str:
         return require_channel_name(self.board.name(prefix, LOOSE))
 
     async def group_add(self, group: str, channel: str) -> None:
-        await checkpoint_if_cancelled()
+        await checkpoint()
         self.board.join(require_group_name(group), require_channel_name(channel))
-        await cancel_shielded_checkpoint()
 
     async def group_discard(self, group: str, channel: str) -> None:
-        await checkpoint_if_cancelled()
+        await checkpoint()
         self.board.leave(require_group_name(group), require_channel_name(channel))
-        await cancel_shielded_checkpoint()
 
     async def group_send(self, group: str, message: Message) -> Position | None:
-        await checkpoint_if_cancelled()
+        await checkpoint()
         self.board.fan_out(require_group_name(group), self.seal(message, group))
-        await cancel_shielded_checkpoint()
         return None
 
     async def flush(self) -> None:
-        await checkpoint_if_cancelled()
+        await checkpoint()
         self.board.flush()
 
     def attach(self, mailbox: Mailbox, prefix: str = "specific") -> str:
