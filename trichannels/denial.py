@@ -20,7 +20,8 @@ async def _respond(send: Send, prefix: str, status: HTTPStatus) -> None:
     await send({"type": f"{prefix}.body", "body": body})
 
 
-def _offers_denial(scope: Scope) -> bool:
+def offers_denial(scope: Scope) -> bool:
+    """Say whether the server lets an application refuse this handshake with a response of its own."""
     extensions: Mapping[str, object] = scope.get("extensions") or {}
     return DENIAL in extensions
 
@@ -42,7 +43,7 @@ async def refuse(scope: Scope, receive: Receive, send: Send, status: HTTPStatus)
 
 
 async def _deny(scope: Scope, send: Send, status: HTTPStatus) -> None:
-    if _offers_denial(scope):
+    if offers_denial(scope):
         await _respond(send, DENIAL, status)
     else:
         await send({"type": "websocket.close"})

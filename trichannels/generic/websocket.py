@@ -6,7 +6,8 @@ from typing import Any
 
 from ..bridge import call, call_soon
 from ..consumer import AsyncConsumer, SyncConsumer
-from ..events import Event, HeaderInput, as_headers
+from ..denial import DENIAL, offers_denial
+from ..events import Event, HeaderInput, Scope, as_headers
 from ..exceptions import AcceptConnection, ConnectionClosed, DenyConnection
 
 
@@ -30,6 +31,17 @@ def close_event(code: int | bool | None, reason: str | None) -> Event:
     if reason:
         event["reason"] = reason
     return event
+
+
+def denial_events(scope: Scope, status: int, body: bytes, headers: HeaderInput | None) -> list[Event]:
+    """Return the events that refuse a socket with an HTTP response, or a plain refusal (403) where none is offered.
+
+    ASGI's WebSocket Denial Response extension.
+    """
+    if not offers_denial(scope):
+        return [close_event(None, None)]
+    start = {"type": f"{DENIAL}.start", "status": status, "headers": as_headers(headers)}
+    return [start, {"type": f"{DENIAL}.body", "body": body}]
 
 
 class _Connecting(AsyncConsumer):
@@ -79,6 +91,11 @@ class AsyncWebsocketConsumer(_Connecting):
     async def accept(self, subprotocol: str | None = None, headers: HeaderInput | None = None) -> None:
         """Accept the socket."""
         await self.base_send(accept_event(subprotocol, headers))
+
+    async def deny(self, status: int = 403, body: bytes = b"", headers: HeaderInput | None = None) -> None:
+        """Refuse the socket with an HTTP response instead of ``accept()``; with a plain 403 on servers without that."""
+        for event in denial_events(self.scope, status, body, headers):
+            await self.base_send(event)
 
     async def websocket_receive(self, message: Event) -> None:
         """Hand a frame to ``receive()``."""
@@ -180,6 +197,11 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
     def accept(self, subprotocol: str | None = None, headers: HeaderInput | None = None) -> None:
         """Accept the socket."""
         call(self.base_send, accept_event(subprotocol, headers))
+
+    def deny(self, status: int = 403, body: bytes = b"", headers: HeaderInput | None = None) -> None:
+        """Refuse the socket with an HTTP response instead of ``accept()``; with a plain 403 on servers without that."""
+        for event in denial_events(self.scope, status, body, headers):
+            call(self.base_send, event)
 
     def websocket_receive(self, message: Event) -> None:
         """Hand a frame to ``receive()``."""
