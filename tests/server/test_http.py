@@ -84,7 +84,7 @@ class H2Client:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding=None))
         self.h2.initiate_connection()
         self.data: dict[int, bytearray] = {}
         self.status: dict[int, str] = {}
@@ -103,7 +103,7 @@ class H2Client:
         assert data, "the server closed the connection"
         for event in self.h2.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
-                self.status[event.stream_id] = next(str(value) for name, value in event.headers if name == ":status")
+                self.status[event.stream_id] = dict(event.headers)[b":status"].decode()
             elif isinstance(event, h2.events.DataReceived):
                 self.data[event.stream_id] += event.data
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

@@ -65,11 +65,11 @@ class ServerConfig:
     def __post_init__(self) -> None:
         binds = (self.bind,) if isinstance(self.bind, str) else tuple(self.bind)
         object.__setattr__(self, "bind", binds)
-        object.__setattr__(self, "root_path", self.root_path.rstrip("/"))
         for name, (check, rule) in RULES.items():
             value = getattr(self, name)
             if not check(value):
                 raise ConfigError(f"{_flag(name)} {rule}, not {value!r}")
+        object.__setattr__(self, "root_path", self.root_path.rstrip("/"))
         for bind in binds:
             parse_bind(bind)
         if (self.certfile is None) != (self.keyfile is None):

@@ -8,6 +8,7 @@ per connection (``ProtocolWrapper``). We bring the socket, the tasks and the app
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from random import randint
 from typing import Any, Protocol
 
 import h11
@@ -92,6 +93,12 @@ def hypercorn_config(settings: ServerConfig, log: logging.Logger, access: loggin
     config.websocket_ping_interval = settings.ping_interval
     config.keep_alive_timeout = settings.keep_alive_timeout
     return config
+
+
+def worker_context(config: Config) -> WorkerContext:
+    """Return what hypercorn's protocols share in a process: whether it drains, and how many requests it has left."""
+    limit = config.max_requests
+    return WorkerContext(None if limit is None else limit + randint(0, config.max_requests_jitter))  # noqa: S311
 
 
 def log_access(config: Config, scope: Any, status: int, seconds: float) -> None:

@@ -47,11 +47,13 @@ class _Lifespan:
             self.started.set()
 
     def _report(self, error: BaseException) -> None:
+        if self.failure is not None:
+            return  # it has said so itself, and then raised as well
         if self.supported:
             LOG.error("lifespan: failed", exc_info=error)
         elif not isinstance(error, Exception):
             self.failure = f"{type(error).__name__}: {error}"
-        elif self.failure is None:
+        else:
             # ASGI lifespan 2.0: an exception here says that the application has no lifespan; serve without.
             LOG.warning("the application takes no lifespan events (%s: %s)", type(error).__name__, error)
 

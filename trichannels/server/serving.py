@@ -14,7 +14,7 @@ from ..exceptions import ConfigError
 from .config import ServerConfig
 from .connection import Connection
 from .contain import LOG, unwrapped
-from .hypercorn_glue import WorkerContext, hypercorn_config
+from .hypercorn_glue import hypercorn_config, worker_context
 from .lifespan import open_lifespan
 from .listening import Listener, open_sockets, take_connections
 from .logs import open_logs
@@ -83,9 +83,8 @@ async def serve(
     if not callable(app):
         raise ConfigError(f"an ASGI application is an async callable, not {app!r}")
     with open_logs(settings) as access, ExitStack() as listening:
-        shared = Shared(
-            app=app, settings=settings, config=hypercorn_config(settings, LOG, access), context=WorkerContext(None)
-        )
+        hypercorn = hypercorn_config(settings, LOG, access)
+        shared = Shared(app=app, settings=settings, config=hypercorn, context=worker_context(hypercorn))
         listeners = _open_listeners(shared, sockets, listening)
         with _without_groups():
             async with open_lifespan(app, shared.state, settings.startup_timeout, lambda: _shutdown_time(shared)):
@@ -111,6 +110,7 @@ async def _run(
             for listener in listeners:
                 control.start_soon(take_connections, listener, take)
                 LOG.info("listening on %s", listener.address)
+            control.start_soon(_drain_after, shared.context.terminate.wait, server)  # hypercorn's max_requests
             if shutdown is not None:
                 control.start_soon(_drain_after, shutdown, server)
             task_status.started(server)
