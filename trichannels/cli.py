@@ -42,7 +42,8 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         from importlib.metadata import version
 
-        parser.exit(message=f"trichannels {version('trichannels')}\n")
+        print("trichannels", version("trichannels"))  # noqa: T201
+        parser.exit()
 
 
 def number(text: str) -> int | float | str:
@@ -180,8 +181,9 @@ def _need_the_extra() -> None:
     try:
         from . import server  # noqa: F401
     except ModuleNotFoundError as error:
-        if error.name in EXTRA:
-            raise ConfigError(f"serving needs {error.name}: pip install 'trichannels[serve]'") from error
+        library = (error.name or "").partition(".")[0]
+        if library in EXTRA:
+            raise ConfigError(f"serving needs {library}: pip install 'trichannels[serve]'") from error
         raise
 
 

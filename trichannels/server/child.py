@@ -10,6 +10,7 @@ import trio
 
 from ..exceptions import ConfigError, StartupFailed
 from .exits import CLEAN, error_of
+from .files import Looks
 from .line import Line
 
 LAST_WORDS = 1.0  # seconds to wait for the end of a dead worker's line: a program that it forked may hold it open
@@ -28,7 +29,7 @@ class Child:
         self.started = trio.Event()
         self.failure: ConfigError | StartupFailed | None = None
         """Why it could not start, as it told itself."""
-        self.on_files: Callable[[list[str]], None] = lambda files: None
+        self.on_files: Callable[[Looks], None] = lambda files: None
 
     def __repr__(self) -> str:
         state = self.end or ("serving" if self.started.is_set() else "starting")

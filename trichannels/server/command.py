@@ -18,6 +18,7 @@ from .parent import Parent
 from .reload import Reloader
 from .run import run_server, tune_gc
 from .serving import Server
+from .signals import interrupts_kill
 from .supervisor import Supervisor
 from .worker import work
 
@@ -41,8 +42,10 @@ class ServeCommand:
         if self.descriptors:
             return work(self.load, self.config, self.descriptors, self.started)
         if self.config.reload or self.config.workers > 1:
-            return self._hold_workers()
-        run_alone(partial(run_server, self.load(), self.config, started=self.started))
+            self._hold_workers()
+        else:
+            run_alone(partial(run_server, self.load(), self.config, started=self.started))
+        interrupts_kill()
         return CLEAN
 
     def load(self) -> ASGIApp:
@@ -56,7 +59,7 @@ class ServeCommand:
             tune_gc()
         self.announce(server)
 
-    def _hold_workers(self) -> int:
+    def _hold_workers(self) -> None:
         config = self.config
         _check_workers(config)
         with open_logs(config), open_sockets(config.binds, config.backlog) as sockets:
@@ -66,7 +69,6 @@ class ServeCommand:
                 else Supervisor(self.worker_command, sockets, config.drain_time, config.workers)
             )
             run_alone(parent.run)
-        return CLEAN
 
 
 def _check_workers(config: ServerConfig) -> None:

@@ -2,21 +2,23 @@
 
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-Look = tuple[int, int] | None
+Look = list[int] | None
 """What a file looked like: its time of change in nanoseconds and its size; None if it isn't there."""
 
+Looks = Mapping[str, Look]
 
-def imported_files(error: BaseException | None = None) -> list[str]:
+
+def imported_files(error: BaseException | None = None) -> set[str]:
     """Return the Python files imported so far, and those that ``error`` and its causes came from."""
     found = {getattr(module, "__file__", None) for module in tuple(sys.modules.values())}
     while error is not None:
         found |= {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
         found.add(getattr(error, "filename", None))  # a SyntaxError's file has no frame
         error = error.__cause__ or error.__context__
-    return sorted(str(Path(name).resolve()) for name in found if isinstance(name, str) and name.endswith(".py"))
+    return {str(Path(name).resolve()) for name in found if isinstance(name, str) and name.endswith(".py")}
 
 
 def neighbours(files: Iterable[str], root: str) -> set[str]:
@@ -31,7 +33,12 @@ def look(name: str) -> Look:
         facts = Path(name).stat()
     except OSError:
         return None
-    return facts.st_mtime_ns, facts.st_size
+    return [facts.st_mtime_ns, facts.st_size]
+
+
+def looks(names: Iterable[str]) -> Looks:
+    """Return what each file looks like now."""
+    return {name: look(name) for name in names}
 
 
 class Watch:
@@ -44,11 +51,9 @@ class Watch:
     def files(self) -> set[str]:
         return set(self._seen)
 
-    def add(self, files: Iterable[str]) -> None:
-        """Watch these too, as they look now; those that are watched already keep their old look."""
-        for name in files:
-            if name not in self._seen:
-                self._seen[name] = look(name)
+    def add(self, files: Looks) -> None:
+        """Watch these too; for those that are watched already, the look that we had of them still counts."""
+        self._seen = {**files, **self._seen}
 
     def changed(self) -> list[str]:
         """Return the files that differ from their last look, which this is."""

@@ -1,6 +1,6 @@
 """The line between a supervisor and one worker: a socket pair that carries JSON, one message a line.
 
-Down it goes ``{"drain": seconds}``; up come ``{"started": true}``, ``{"files": [...]}`` and ``{"failed": text,
+Down it goes ``{"drain": seconds}``; up come ``{"started": true}``, ``{"files": {...}}`` and ``{"failed": text,
 "code": n}``. Its end tells either side that the other is gone, also after a kill -9.
 """
 

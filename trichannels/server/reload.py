@@ -37,8 +37,9 @@ class Reloader(Parent):
             if first and isinstance(child.failure, ConfigError):
                 raise child.failure  # a wrong command line: no change of a file mends that
             if not self._changed and not self._stopping.is_set():
+                beside = neighbours(self._watch.files, self._root)
                 LOG.error("waiting for a file to change: %s", child.failure or f"the worker ended ({child.end})")
-                await self._change(neighbours(self._watch.files, self._root))
+                await self._change(beside)
             first = False
 
     async def _attend(self, child: Child) -> None:

@@ -57,6 +57,11 @@ def obeyed_in_worker(stop: Callable[[float], None], drain_time: float) -> Iterat
         yield
 
 
+def interrupts_kill() -> None:
+    """From here on, while the interpreter ends, one more Ctrl-C kills: it would only leave a traceback otherwise."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def leave_interrupts_to_the_parent() -> None:
     """Let Ctrl-C and SIGHUP pass by this process. Not SIG_IGN: the programs that it starts would inherit that."""
     for number in (signal.SIGINT, signal.SIGHUP):

@@ -13,7 +13,7 @@ from ..events import ASGIApp
 from ..exceptions import ConfigError, StartupFailed
 from .config import ServerConfig
 from .exits import CLEAN, code_of, run_alone
-from .files import imported_files
+from .files import imported_files, looks
 from .line import Line
 from .run import Run, run_server
 from .serving import Server
@@ -48,10 +48,13 @@ def work(
     leave_interrupts_to_the_parent()
     with inherited(descriptors) as (line, listening):
         try:
-            _serve(load(), config, line, listening, started)
+            app = load()
+            if config.reload:
+                line.tell(files=looks(imported_files()))
+            _serve(app, config, line, listening, started)
         except (ConfigError, StartupFailed) as error:
             if config.reload:
-                line.tell(files=imported_files(error))
+                line.tell(files=looks(imported_files(error)))
             line.tell(failed=str(error), code=code_of(error))
             return code_of(error)
     return CLEAN
@@ -74,7 +77,7 @@ def _serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_obey, process, line, config.drain_time)
             if config.reload:
-                nursery.start_soon(_tell_files, process, line)
+                nursery.start_soon(_tell_files, line)
 
     alone = replace(config, workers=1, reload=False)
     serving = partial(
@@ -89,12 +92,11 @@ async def _obey(process: Run, line: Line, drain_time: float) -> None:
     process.stop(drain_time)  # the parent is gone
 
 
-async def _tell_files(process: Run, line: Line) -> None:
-    """Tell which files are imported, and later which more."""
+async def _tell_files(line: Line) -> None:
+    """Tell which files have been imported since."""
     told: set[str] = set()
     while True:
-        files = set(imported_files())
-        if files - told:
-            line.tell(files=sorted(files - told))
-            told |= files
+        if fresh := imported_files() - told:
+            line.tell(files=looks(fresh))
+            told |= fresh
         await trio.sleep(FILES_EVERY)
