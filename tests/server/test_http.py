@@ -3,6 +3,7 @@
 import logging
 import ssl
 import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import httpx
 import pytest
 import trio
 import trustme
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
 from trichannels.exceptions import ConnectionClosed, OutOfTurn
@@ -470,3 +475,23 @@ async def test_several_addresses_and_still_serving(tmp_path: Path) -> None:
                 assert (await client.get()).endswith(b"GET / 1.1 ")
         assert isinstance(server, Server)
         assert "127.0.0.1" in repr(server)
+
+
+async def test_starlettes_way_of_saying_that_the_client_left_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await trio.lowlevel.checkpoint()
+
+    async def page(request: Request) -> StreamingResponse:
+        return StreamingResponse(endless())
+
+    async with serving(Starlette(routes=[Route("/", page)])) as server, await connect(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        await client.head()
+        client.reset()
+        with trio.fail_after(5):
+            while server.statistics().connections:
+                await trio.sleep(0.01)
+        assert server.statistics().failures == 0
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -650,3 +650,34 @@ async def test_the_transport_survives_a_deep_copy_of_the_scope() -> None:
         await client.upgrade()
         await client.closing()
     assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ((b"Upgrade: websocket", b"Upgrade: h2c\r\nUpgrade: websocket"), b"4"),
+        ((b"HTTP/1.1", b"HTTP/1.0"), b"505"),
+        ((b"Upgrade: websocket", b"Upgrade: websocket, chat"), b"4"),
+    ],
+)
+async def test_no_upgrade_slips_past_us_to_hypercorns_own_transport(change: tuple[bytes, bytes], status: bytes) -> None:
+    async with serving(echo_app) as server, await connect(server) as client:
+        await client.send(upgrade_request().replace(*change))
+        assert (await client.rest()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_close_to_a_client_that_does_not_read_does_not_wait() -> None:
+    done = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with trio.move_on_after(0.3):
+            while True:
+                await send({"type": "websocket.send", "bytes": b"x" * 10000})
+        with trio.fail_after(1):
+            await send({"type": "websocket.close", "code": 4000})
+        done.set()
+
+    async with serving(websocket_app(app), close_timeout=0.2) as server, await small_window(server) as client:
+        await client.upgrade()
+        await ended(done)
+        assert server.statistics().failures == 0

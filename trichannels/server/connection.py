@@ -50,13 +50,13 @@ class Connection:
             counters.connections -= 1
             self.shared.connections.discard(self)
 
-    async def go_away(self) -> None:
+    def go_away(self) -> None:
         """The server drains: close what idles, tell WebSockets to come back (1012); a request may finish."""
         self._shaking.cancel()
         if self._transport is not None:
             self._transport.go_away()
         elif self._http is not None:
-            await self._http.go_away()
+            self._http.go_away()
 
     async def _run(self) -> None:
         try:
@@ -128,6 +128,9 @@ class Connection:
                 shared.counters.failures += 1
                 LOG.error("%s: the application returned before it accepted or refused the WebSocket", what)
             await transport.conclude(failed=error is not None)
+        except trio.Cancelled:
+            transport.go_away()  # the peer hears of it if the kernel takes the frame at once
+            raise
         finally:
             transport.release()
             shared.counters.websockets -= 1

@@ -35,7 +35,9 @@ def is_normal_end(error: BaseException) -> bool:
     """Say whether ``error`` is only an application's way of noticing that its peer has left."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_normal_end(inner) for inner in error.exceptions)
-    return isinstance(error, ConnectionClosed)
+    # Starlette answers it with a ClientDisconnect() of its own: another name, and nothing else to say.
+    renamed = not error.args and isinstance(error.__context__, ConnectionClosed)
+    return isinstance(error, ConnectionClosed) or renamed
 
 
 def describe(scope: Mapping[str, Any]) -> str:

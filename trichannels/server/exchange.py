@@ -16,6 +16,10 @@ from .statistics import Counters
 MESSAGES = 64
 BYTES = 2**17
 RESTART = 1012
+LOST: dict[str, Event] = {
+    "http": {"type": "http.disconnect"},
+    "websocket": {"type": "websocket.disconnect", "code": 1006, "reason": ""},
+}
 
 Put = Callable[[Event], Awaitable[None]]
 HypercornSend = Callable[[Event | None], Awaitable[None]]
@@ -61,7 +65,7 @@ class Exchange:
     def lose(self, event: Event | None = None) -> None:
         """Nothing more comes from the peer; what is queued stays readable."""
         if self.left is None:
-            self.left = event or {"type": f"{self.scope['type']}.disconnect", "code": 1006, "reason": ""}
+            self.left = event or dict(LOST[self.scope["type"]])
             self._changed.unpark_all()
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks if self.conversation.state != "closed" else ():

@@ -65,13 +65,15 @@ def _phrase(status: int) -> bytes:
 
 
 def is_upgrade(method: bytes, headers: Headers, http_version: str) -> bool:
-    """Say whether a request asks for a WebSocket; whether it asks rightly is for :func:`judge` to say."""
+    """Say whether a request asks for a WebSocket; whether it asks rightly is for :func:`judge` to say.
+
+    Generous, lest a request that hypercorn takes for an upgrade gets past us to hypercorn's own transport.
+    """
     asked = Upgrade(target=b"", headers=headers, http_version=http_version)
     return (
-        method == b"GET"
-        and http_version == "1.1"
+        method.upper() == b"GET"
         and "upgrade" in [value.lower() for value in asked.values(b"connection")]
-        and [value.lower() for value in asked.values(b"upgrade")] == ["websocket"]
+        and "websocket" in [value.lower() for value in asked.values(b"upgrade")]
     )
 
 
@@ -85,7 +87,8 @@ def judge(upgrade: Upgrade, server_names: Sequence[str] = ()) -> Answer:
     if any(length != "0" for length in upgrade.values(b"content-length")) or upgrade.values(b"transfer-encoding"):
         return refusal(400, "A WebSocket upgrade has no body.")
     texts = [(name.decode("latin1"), value.decode("latin1")) for name, value in upgrade.headers]
-    answer = ServerProtocol(max_size=None).accept(Request(upgrade.target.decode("latin1"), HeaderMap(texts)))
+    request = Request(upgrade.target.decode("latin1"), HeaderMap(texts), protocol=f"HTTP/{upgrade.http_version}")
+    answer = ServerProtocol(max_size=None).accept(request)
     if answer.status_code != 101:
         return refusal(answer.status_code, answer.body.decode().strip())
     raw = ((name.lower().encode("latin1"), value.encode("latin1")) for name, value in answer.headers.raw_items())

@@ -59,12 +59,12 @@ class HTTPConnection:
         self._wire.close()
         return None
 
-    async def go_away(self) -> None:
+    def go_away(self) -> None:
         """The server drains: close now if idle, else after the response; WebSockets over HTTP/2 are told 1012."""
         if self._idle:
             self._until(-inf)
-        for exchange in tuple(self._exchanges):
-            await exchange.go_away()
+        for exchange in self._exchanges:
+            self.spawn(exchange.go_away)
 
     async def _read(self) -> None:
         """Give hypercorn what comes, until the client leaves, idles or stalls too long, or hypercorn closes."""

@@ -18,6 +18,7 @@ from .config import parse_bind
 
 LOG = logging.getLogger("trichannels.server")
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+OURS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}  # the listener is none; else the peer's trouble
 PAUSE = 0.1  # seconds to wait when the process has no descriptor left for another connection
 BATCH = 64  # connections taken from a listener before other tasks run
 CURES = {
@@ -117,18 +118,21 @@ def _unlink_own(path: str, inode: int) -> None:
 
 async def take_connections(listener: Listener, take: Callable[[socket.socket, Listener], None]) -> None:
     """Hand every new connection to ``take``, non-blocking, until cancelled; the listener itself stays open."""
+    starved = False
     while True:
         await trio.lowlevel.wait_readable(listener.sock)
         try:
             for _ in range(BATCH):
                 take(_tuned(listener.sock.accept()[0]), listener)
-        except (BlockingIOError, ConnectionAbortedError):
-            pass
+                starved = False
         except OSError as error:
-            if error.errno not in OUT_OF_RESOURCES:
+            if error.errno in OURS:
                 raise
-            LOG.warning("cannot take a connection: %s; trying again in %s s", error.strerror, PAUSE)
-            await trio.sleep(PAUSE)
+            if error.errno in OUT_OF_RESOURCES:
+                if not starved:
+                    LOG.warning("cannot take connections for now: %s", error.strerror)
+                starved = True
+                await trio.sleep(PAUSE)
 
 
 def _tuned(sock: socket.socket) -> socket.socket:

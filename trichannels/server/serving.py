@@ -101,22 +101,23 @@ async def _run(
 ) -> None:
     """Take and serve connections; leaves when the drain is over."""
     with shared.wall.connections:
-        async with trio.open_nursery() as connections, trio.open_nursery() as control:
+        async with trio.open_nursery() as connections:
 
             def take(sock: socket.socket, listener: Listener) -> None:
                 shared.counters.accepted += 1
                 connections.start_soon(Connection(shared, sock, listener).run)
 
-            for listener in listeners:
-                control.start_soon(take_connections, listener, take)
-                LOG.info("listening on %s", listener.address)
-            control.start_soon(_drain_after, shared.context.terminate.wait, server)  # hypercorn's max_requests
-            if shutdown is not None:
-                control.start_soon(_drain_after, shutdown, server)
-            task_status.started(server)
-            await shared.wall.drained.wait()
-            control.cancel_scope.cancel()
-            listening.close()
+            with listening:
+                async with trio.open_nursery() as control:
+                    for listener in listeners:
+                        control.start_soon(take_connections, listener, take)
+                        LOG.info("listening on %s", listener.address)
+                    control.start_soon(_drain_after, shared.context.terminate.wait, server)  # hypercorn's max_requests
+                    if shutdown is not None:
+                        control.start_soon(_drain_after, shutdown, server)
+                    task_status.started(server)
+                    await shared.wall.drained.wait()
+                    control.cancel_scope.cancel()
             await shared.context.terminated.set()
             connections.start_soon(_send_away, shared)
 
@@ -128,17 +129,16 @@ async def _drain_after(shutdown: Callable[[], Awaitable[object]], server: Server
 
 async def _send_away(shared: Shared) -> None:
     """Say goodbye to each connection; to WebSockets in batches at uneven moments, lest all come back at once."""
-    left = max(0.0, shared.wall.moment - trio.current_time())
     websockets = [connection for connection in shared.connections if connection.is_websocket]
     for connection in shared.connections.difference(websockets):
-        await connection.go_away()
+        connection.go_away()
     random.shuffle(websockets)
     size = -(-len(websockets) // BATCHES) or 1
-    pause = min(MOST_SPREAD, left / 10) / BATCHES
     for start in range(0, len(websockets), size):
         for connection in websockets[start : start + size]:
-            await connection.go_away()
-        await trio.sleep(random.uniform(0, 2 * pause))  # noqa: S311 - jitter, not a secret
+            connection.go_away()
+        left = max(0.0, shared.wall.moment - trio.current_time())  # a second drain() may have shortened it
+        await trio.sleep(random.uniform(0, 2 * min(MOST_SPREAD, left / 10) / BATCHES))  # noqa: S311 - jitter
 
 
 def _shutdown_time(shared: Shared) -> float:

@@ -96,7 +96,8 @@ class WebSocketTransport:
         :class:`BadEvent` for a malformed event.
         """
         await trio.lowlevel.checkpoint()
-        if self._wire.full and self.conversation.state != "closed":
+        # A close is small, and must not wait behind what a stuck peer does not read.
+        if self._wire.full and self.conversation.state != "closed" and event.get("type") != "websocket.close":
             async with self._turn:
                 await self._wire.room()
         if self._peer.ended is not None and self.conversation.state != "closed":
