@@ -246,6 +246,14 @@ class DjangoPattern:
         return (given[found.end() :], (), found.groupdict()) if found else None
 
 
+class DjangoPathPattern(DjangoPattern):
+    """The shape of Django's ``RoutePattern``, which has both its text and the expression that it became."""
+
+    def __init__(self, route: str, name: str | None = None, is_endpoint: bool = False) -> None:
+        super().__init__(route + (r"\Z" if is_endpoint else ""), name, is_endpoint)
+        self._route = route
+
+
 class DjangoRoute:
     """The shape of Django's ``URLPattern``."""
 
@@ -275,6 +283,11 @@ class TestDjangoPatterns:
         router = URLRouter([DjangoRoute(pattern, Quiet(URLRouter([path("b/", Seen())])))])
         assert await connect(router, "/x/b/") == seen_by("seen")
         assert pattern.is_endpoint
+
+    @pytest.mark.parametrize(("route", "asked"), [("a/", "/a/b/"), ("", "/b/")])
+    async def test_a_pattern_that_has_compiled_its_end_is_made_anew_from_its_text(self, route: str, asked: str) -> None:
+        router = URLRouter([DjangoRoute(DjangoPathPattern(route, "n", True), URLRouter([path("b/", Seen())]))])
+        assert await connect(router, asked) == seen_by("seen")
 
     @pytest.mark.parametrize(
         ("route", "says"),
