@@ -43,6 +43,7 @@ def test_options_are_laid_over_a_base() -> None:
         ({"trusted_hops": -1}, "--trusted-hops takes the number of proxies in front"),
         ({"proxy_headers": "all"}, '--proxy-headers takes "legacy" or "modern", not \'all\''),
         ({"root_path": "app"}, "--root-path takes a path that begins with \"/\", not 'app'"),
+        ({"access_log": 1}, "--access-log takes the name of a file, not 1"),
         ({"root_path": None}, "--root-path takes a path"),
         ({"certfile": __file__}, "--certfile needs --keyfile as well"),
         ({"keyfile": __file__}, "--keyfile needs --certfile as well"),

@@ -166,5 +166,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'takes a path that begins with "/"',
         "root_path",
     ),
+    **_rule(
+        lambda value: value is None or (isinstance(value, str) and value != ""),
+        "takes the name of a file",
+        *("certfile", "keyfile", "access_log", "error_log"),
+    ),
     **_rule(bool, "takes at least one address, such as 127.0.0.1:8000", "bind"),
 }

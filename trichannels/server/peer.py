@@ -1,5 +1,6 @@
-"""The peer of a WebSocket over HTTP/1.1: what it sends, whether it is alive, how it leaves. The application's side of
-the socket is ``transport.py``.
+"""The peer of a WebSocket over HTTP/1.1: what it sends, and how it leaves.
+
+Whether it is alive is asked in ``pulse.py``; the application's side of the socket is ``transport.py``.
 
 One task reads. It goes on while the application does not call ``receive()``, so that pings are answered and a close is
 noticed; messages wait in a bounded read-ahead, and reading pauses when that is full.
@@ -7,7 +8,6 @@ noticed; messages wait in a bounded read-ahead, and reading pauses when that is 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 from websockets.frames import Frame, Opcode
@@ -15,6 +15,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from .messages import BYTES, Assembler, ReadAhead
+from .pulse import Limits, Pulse
 from .statistics import Counters
 from .wire import Wire
 
@@ -28,16 +29,6 @@ SENDERS: dict[Opcode, Callable[[ServerProtocol, bytes], None]] = {
     Opcode.PING: ServerProtocol.send_ping,
 }
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The bounds of one WebSocket, in seconds and bytes."""
-
-    ping_interval: float
-    pong_timeout: float
-    close_timeout: float
-    max_message_size: int
 
 
 class Peer:
@@ -56,7 +47,7 @@ class Peer:
         self._raw = bytearray(rest)
         self._resumed = trio.lowlevel.ParkingLot()
         self._discarding = self._closing = False
-        self._expected, self._answered, self._signs_of_life = b"", trio.Event(), 0
+        self._pulse = Pulse(self, wire, limits, counters)
         wire.on_lost = lambda: self.end(1006, "")
 
     @property
@@ -77,14 +68,14 @@ class Peer:
         """Read until the peer's last byte. Never raises but when cancelled."""
         while True:
             if self.paused:
-                self._answered.set()
+                self._pulse.answered.set()
                 await self._resumed.park()
                 continue
             await self._wire.room()  # pongs to a peer that does not read must not pile up
             data = await self._wire.read()
             if not data:
                 break
-            self._signs_of_life += 1
+            self._pulse.signs_of_life += 1
             self._raw += data
             self.parse()
         if self._protocol is not None:
@@ -111,8 +102,8 @@ class Peer:
             self._resumed.unpark_all()
 
     def _take(self, protocol: ServerProtocol, frame: Frame) -> None:
-        if frame.opcode is Opcode.PONG and bytes(frame.data) == self._expected:
-            self._answered.set()
+        if frame.opcode is Opcode.PONG:
+            self._pulse.pong(bytes(frame.data))
         if frame.opcode not in DATA or self._discarding:
             return
         try:
@@ -148,7 +139,7 @@ class Peer:
     def open(self) -> None:
         """The handshake is done: parse what the client sent behind it, and begin to ping."""
         self._protocol = ServerProtocol(state=OPEN, max_size=self._limits.max_message_size, logger=PROTOCOL_LOG)
-        self._nursery.start_soon(self._keep_alive)
+        self._nursery.start_soon(self._pulse.keep)
         self.parse()
 
     def send(self, opcode: Opcode, data: bytes) -> None:
@@ -191,28 +182,3 @@ class Peer:
             else:
                 self._wire.finish()
                 self.hurry()
-
-    # -- whether it is alive
-
-    async def _keep_alive(self) -> None:
-        number = 0
-        while self.ended is None:
-            await trio.sleep(self._limits.ping_interval)
-            number += 1
-            if self.paused and self._wire.end.peer_has_left():
-                self.on_left_behind()
-            if self.ended is None and not self._wire.busy:
-                await self._ping(number.to_bytes(4, "big"))
-
-    async def _ping(self, payload: bytes) -> None:
-        self._expected, self._answered, self._signs_of_life = payload, trio.Event(), 0
-        self.send(Opcode.PING, payload)
-        # No pong can be seen while we do not read, and one may wait behind a long message that still arrives.
-        while self.ended is None and not self.paused:
-            with trio.move_on_after(self._limits.pong_timeout):
-                await self._answered.wait()
-                return
-            if not self._signs_of_life:
-                self._counters.pong_timeouts += 1
-                self._wire.lose()
-            self._signs_of_life = 0

@@ -8,8 +8,8 @@ from ..events import ASGIApp, Scope
 from .config import ServerConfig
 from .drain import Wall
 from .hypercorn_glue import Config, WorkerContext
-from .peer import Limits
 from .proxy import apply_proxy_headers
+from .pulse import Limits
 from .statistics import Counters
 
 if TYPE_CHECKING:
