@@ -221,3 +221,14 @@ def test_what_may_stand_behind_a_route() -> None:
     assert path("ws/", APP, name="chat").name == "chat"
     assert repr(path("ws/", APP).pattern) == "path('ws/')"
     assert repr(re_path("^ws/", APP).pattern) == "re_path('^ws/')"
+
+
+class Opaque(Seen):
+    """A callable that does not tell what it takes."""
+
+    __signature__ = "secret"
+
+
+def test_an_application_that_does_not_tell_what_it_takes_is_believed() -> None:
+    app = Opaque()
+    assert path("ws/", app).callback is app
