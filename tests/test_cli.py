@@ -320,6 +320,15 @@ def test_a_lifespan_that_fails(tmp_path: Path) -> None:
 # How it ends.
 
 
+def accepts(host: str, port: int) -> bool:
+    """Say whether somebody listens there."""
+    try:
+        socket.create_connection((host, port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def test_the_demo_is_served_and_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     took = []
     for _ in range(3):  # the promise is under a second; the best of three, because other programs run here too
@@ -370,7 +379,8 @@ def test_a_client_that_stops_reading_does_not_hold_it(chat: Path) -> None:
     assert (chat / "shutdown").exists()
 
 
-def test_ctrl_c_shortens_a_drain(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_drain_refuses_newcomers_and_ctrl_c_shortens_it(tmp_path: Path, workers: str) -> None:
     (tmp_path / "site_app.py").write_text(
         "import trio\n"
         "async def application(scope, receive, send):\n"
@@ -380,12 +390,18 @@ def test_ctrl_c_shortens_a_drain(tmp_path: Path) -> None:
         "        await trio.sleep_forever()\n"
         "    raise ValueError\n"
     )
+    options = ("--drain-time", "300", "--workers", workers)
     with (
-        running("serve", "site_app:application", *FREE, "--drain-time", "300", cwd=tmp_path) as server,
-        httpx.stream("GET", server.address(), trust_env=False) as response,
+        running("serve", "site_app:application", *FREE, *options, cwd=tmp_path) as server,
+        httpx.stream("GET", server.address(int(workers)), trust_env=False) as response,
     ):
         assert response.status_code == 200
         server.tell(signal.SIGTERM)
+        host, _, port = server.address().removeprefix("http://").partition(":")
+        deadline = time.monotonic() + 30
+        while accepts(host, int(port)):
+            assert time.monotonic() < deadline
+        assert server.process.poll() is None
         assert server.end(signal.SIGINT) == 0
     assert "Traceback" not in server.err
 
@@ -421,6 +437,14 @@ def test_a_signal_ends_a_start_that_hangs(tmp_path: Path, number: signal.Signals
     with running("serve", "site_app:application", *FREE, cwd=tmp_path) as server:
         server.heard("starting")
         assert server.end(number) == 0
+    assert server.err == ""
+
+
+def test_ctrl_c_during_the_import_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "site_app.py").write_text("import time; print('importing', flush=True); time.sleep(1000)\n")
+    with running("serve", "site_app:application", *FREE, cwd=tmp_path) as server:
+        server.heard("importing")
+        assert server.end(signal.SIGINT) == 0
     assert server.err == ""
 
 

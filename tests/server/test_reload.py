@@ -1,15 +1,19 @@
 """A worker that starts again when a file changes, also after a mistake; and the files that are looked at."""
 
+import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import trio
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from trichannels.server import reload
 from trichannels.server.files import Watch, imported_files, looks, neighbours
 
 from ..processes import APP, ask, running
@@ -30,11 +34,11 @@ def test_a_change_starts_again_on_the_same_port(site: Path) -> None:
     with running(*SERVE, cwd=site) as command:
         address = command.address()
         pid = ask(address)["pid"]
-        with connect(address.replace("http", "ws"), proxy=None) as socket:
-            socket.recv(30)
+        with connect(address.replace("http", "ws"), proxy=None) as client:
+            client.recv(30)
             (site / "parts.py").write_text("ROOT = 22\n")
             with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(30)
+                client.recv(30)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012
         assert ask(address)["pid"] != pid  # waits in the listening socket's queue until the new one is there
@@ -82,6 +86,30 @@ def test_a_wrong_command_line_does_not_wait(site: Path) -> None:
         assert command.end() == 2
     assert command.err.count("\n") == 1
     assert command.err.startswith("trichannels: there is no module 'nope' in ")
+
+
+async def test_a_worker_that_does_not_go_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: None
+) -> None:
+    monkeypatch.setattr(reload, "MARGIN", 0)
+    message = json.dumps({"files": {str(tmp_path / "gone.py"): [1, 1]}}).encode() + b"\n"
+    code = (
+        "import signal, socket, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); line = socket.socket(fileno=%d); "
+        f"line.sendall({message!r}); time.sleep(1000)"
+    )
+    begun: list[int] = []
+
+    def command(numbers: Sequence[int]) -> list[str]:
+        begun.append(numbers[0])
+        return [sys.executable, "-c", code % numbers[0]]
+
+    with trio.fail_after(60), socket.create_server(("127.0.0.1", 0)) as listening:
+        reloader = reload.Reloader(command, [listening], 1, str(tmp_path))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reloader.run)
+            while len(begun) < 2:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
 
 
 # The files.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -266,6 +267,15 @@ async def test_stopped_before_a_worker_serves_it_ends_clean(descriptors: None) -
             nursery.start_soon(supervisor.run)
             while not supervisor._children:
                 await trio.sleep(0.01)
+            supervisor.stop(30)
+
+
+async def test_stopped_while_a_worker_is_being_made_it_ends_clean(descriptors: None) -> None:
+    with trio.fail_after(60), a_socket() as sockets:
+        supervisor = Supervisor(a_python("import time; time.sleep(1000)"), sockets, 1, 2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await trio.testing.wait_all_tasks_blocked()  # the process is made in a thread
             supervisor.stop(30)
 
 
