@@ -153,6 +153,21 @@ async def test_websocket_over_http2_is_hypercorns_and_is_told_of_the_drain() -> 
     assert codes == [1012]
 
 
+async def test_remote_kill_over_http2_ends_that_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+    """hypercorn's own WebSocket fails on the text frame; the failure is contained in its connection."""
+    async with serving(websocket_app(echo), max_message_size=1000) as server, await connect(server) as raw:
+        client = H2Client(raw.stream)
+        with trio.fail_after(10):
+            await client.websocket(1)
+            client.h2.send_data(1, frame(2, b"x" * 2000))
+            client.h2.send_data(1, frame(TEXT, b"hello"))
+            await client.flush()
+            await raw.rest()
+        await still_serves(server)
+        assert server.statistics().failures <= 1
+    assert all("connection from 127.0.0.1:" in r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR)
+
+
 async def test_application_stuck_on_a_full_http2_window_ends_with_the_connection() -> None:
     outcome: list[str] = []
     done = trio.Event()

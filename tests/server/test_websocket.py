@@ -554,6 +554,7 @@ async def test_close_before_accept_is_403() -> None:
         ((b"Host: test\r\n", b""), b"400"),
         ((b"Host: test", b"Host: test\r\nContent-Length: 5"), b"400"),
         ((b"GET / ", b"GET /\xff "), b"400"),
+        ((b"Host: test", b"Host: test\r\nX: \x08"), b"400"),
     ],
 )
 async def test_bad_handshake_gets_an_http_error(change: tuple[bytes, bytes], status: bytes) -> None:

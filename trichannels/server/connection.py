@@ -44,7 +44,11 @@ class Connection:
         self.shared.connections.add(self)
         counters.connections += 1
         try:
-            await contained(self._run, "connection", counters)
+            addresses = _address(self._sock.getpeername()), _address(self._sock.getsockname())
+            what = describe({"type": "connection", "client": addresses[0]})
+            await contained(lambda: self._run(addresses), what, counters)
+        except OSError:  # it has gone before we looked
+            pass
         finally:
             self._end.close()
             counters.connections -= 1
@@ -58,11 +62,7 @@ class Connection:
         elif self._http is not None:
             self._http.go_away()
 
-    async def _run(self) -> None:
-        try:
-            addresses = _address(self._sock.getpeername()), _address(self._sock.getsockname())
-        except OSError:  # it has gone before we looked
-            return
+    async def _run(self, addresses: tuple[Any, Any]) -> None:
         alpn = await self._shake_hands()
         if alpn is None:
             return

@@ -43,7 +43,7 @@ def is_normal_end(error: BaseException) -> bool:
 def describe(scope: Mapping[str, Any]) -> str:
     client = scope.get("client")
     peer = f"{client[0]}:{client[1]}" if client else "a unix socket"
-    return f"{scope['type']} {scope.get('path', '')} from {peer}"
+    return " ".join(filter(None, [scope["type"], scope.get("path"), "from", peer]))
 
 
 async def contained(

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from websockets.datastructures import Headers as HeaderMap
+from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -87,7 +88,10 @@ def judge(upgrade: Upgrade, server_names: Sequence[str] = ()) -> Answer:
     if any(length != "0" for length in upgrade.values(b"content-length")) or upgrade.values(b"transfer-encoding"):
         return refusal(400, "A WebSocket upgrade has no body.")
     texts = [(name.decode("latin1"), value.decode("latin1")) for name, value in upgrade.headers]
-    request = Request(upgrade.target.decode("latin1"), HeaderMap(texts), protocol=f"HTTP/{upgrade.http_version}")
+    try:
+        request = Request(upgrade.target.decode("latin1"), HeaderMap(texts), protocol=f"HTTP/{upgrade.http_version}")
+    except InvalidHandshake as error:  # h11 lets some control characters pass
+        return refusal(400, f"Bad header: {error}")
     answer = ServerProtocol(max_size=None).accept(request)
     if answer.status_code != 101:
         return refusal(answer.status_code, answer.body.decode().strip())
