@@ -154,7 +154,7 @@ class Blocking(WebsocketConsumer):
 
     async def layer_dropped(self, event: Event) -> None:
         await anyio.sleep(0.001)
-        await self.base_send({"type": "websocket.close"})
+        await self.instance.send({"type": "websocket.close"})
 
     def disconnect(self, code: int) -> None:
         self.run.disconnects.append(code)

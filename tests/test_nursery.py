@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from trichannels.exceptions import ConnectionClosed
 from trichannels.nursery import Nursery, collapsed, sort_out
 
 
@@ -69,6 +70,21 @@ async def test_a_task_that_fails_is_counted_out() -> None:
     with pytest.raises(BaseExceptionGroup):
         await run()
     assert nurseries[0].tasks == 0
+
+
+async def test_while_it_ends_a_new_task_is_the_sockets_end_and_afterwards_an_error() -> None:
+    async def task(*, task_status: Any = None) -> None: ...
+
+    async with anyio.create_task_group() as group:
+        nursery = Nursery(group)
+        nursery.state = "ending"
+        with pytest.raises(ConnectionClosed):
+            nursery.start_soon(task)
+        with pytest.raises(ConnectionClosed):
+            await nursery.start(task)
+        nursery.state = "over"
+        with pytest.raises(RuntimeError, match="await the work there instead"):
+            nursery.start_soon(task)
 
 
 # ---- taking groups apart

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 
-from .bridge import call, call_soon, current_bridge
+from .bridge import async_to_sync, call, call_soon, current_bridge
 from .events import ASGIApp, Event, Receive, Scope, Send
 from .exceptions import BadEvent, InvalidChannelLayerError, NoHandler
 from .inbox import DEFAULT_INBOX, Inbox
@@ -59,6 +59,7 @@ class AsyncConsumer:
     scope: Scope
     channel_layer: ChannelLayer
     instance: Instance
+    base_send: Callable[[Event], Any]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the whole life of one scope; raises what a handler raised, unwrapped, with a note of where."""
@@ -66,8 +67,11 @@ class AsyncConsumer:
         self.scope = scope
         self.instance = Instance(self, scope, receive, send, layer=layer)
         self.channel_layer = layer if layer is not None else NoLayer()  # type: ignore[assignment]
-        self.base_send = self.instance.send
+        self.base_send = self._sender(self.instance)
         await self.instance.run()
+
+    def _sender(self, instance: Instance) -> Callable[[Event], Any]:
+        return instance.send
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> ASGIApp:
@@ -171,6 +175,9 @@ class SyncConsumer(AsyncConsumer):
         else:
             await current_bridge().run(handler, message)
 
+    def _sender(self, instance: Instance) -> Callable[[Event], Any]:
+        return async_to_sync(instance.send)
+
     @property
     def nursery(self) -> Any:
         """The socket's nursery, for use from a handler: ``self.nursery.start_soon(async_function, *args)``."""
@@ -178,7 +185,7 @@ class SyncConsumer(AsyncConsumer):
 
     def send(self, message: Event) -> None:  # type: ignore[override]
         """Send an ASGI event and wait until the server has taken it."""
-        call(self.base_send, message)
+        self.base_send(message)
 
     def join(self, group: str) -> None:  # type: ignore[override]
         """Enter a group, and wait until the membership is in force."""

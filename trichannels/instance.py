@@ -255,9 +255,13 @@ class Instance:
             with self._judged():
                 async with anyio.create_task_group() as group:
                     self.nursery = Nursery(group)
-                    with self._reading:
-                        await self._pump()
-                    group.cancel_scope.cancel()
+                    try:
+                        with self._reading:
+                            await self._pump()
+                        group.cancel_scope.cancel()
+                    finally:
+                        self.nursery.state = "ending"
+            self.end(Ending("stopped", 1000))  # unless it has ended: its nursery was cancelled, and the pump with it
             self.mailbox.finish()  # nobody reads the socket any more
 
     async def _pump(self) -> None:
@@ -272,6 +276,8 @@ class Instance:
             if self.transport is None and self.mailbox.client_full and self.ending is None:
                 self._overrun()  # to stop receiving would wedge other servers
             self.mailbox.put(event, _size(event))
+            if self.transport is None:
+                await checkpoint()  # some servers return at once while they have more: let the worker take its turn
         self._gone = True
         self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
         self.mailbox.finish()
@@ -284,7 +290,7 @@ class Instance:
                 await self._side_by_side()
             else:
                 while (item := await self.mailbox.get()) is not None:
-                    await self._handle(item.open())
+                    await self._handle_next(item)
         self._discarded += self.mailbox.close()
         self._reading.cancel()
 
@@ -294,7 +300,7 @@ class Instance:
         async with collapsed(), anyio.create_task_group() as crew:
             while (item := await self.mailbox.get()) is not None:
                 if not self._begun:
-                    await self._handle(item.open())
+                    await self._handle_next(item)
                     continue
                 await slots.acquire()
                 crew.start_soon(self._handle_beside, item, slots)
@@ -302,12 +308,13 @@ class Instance:
     async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
         try:
-            event = item.open()
-            key = self.owner.order_key(event)
-            if key is None:
-                await self._handle(event)
-            else:
-                await self._handle_in_turn(key, event)
+            with self._judged():
+                event = item.open()
+                key = self.owner.order_key(event)
+                if key is None:
+                    await self._handle(event)
+                else:
+                    await self._handle_in_turn(key, event)
         finally:
             slots.release()
 
@@ -323,12 +330,17 @@ class Instance:
             if self._sequences.get(key) is done:
                 del self._sequences[key]
 
+    async def _handle_next(self, item: Item) -> None:
+        with self._judged():
+            await self._handle(item.open())
+
     async def _handle(self, event: Event) -> None:
+        if event.get("type") == f"{self.protocol}.disconnect":
+            raise StopConsumer  # somebody sent it: disconnect() runs once, when the socket has really ended
         self._begun = True
         self._handlers += 1
         try:
-            with self._judged():
-                await self.owner.dispatch(event)
+            await self.owner.dispatch(event)
         finally:
             self._handlers -= 1
             self._handled += 1
@@ -349,7 +361,8 @@ class Instance:
         if isinstance(error, StopConsumer):
             self.end(Ending("stopped", 1000))
         elif isinstance(error, ConnectionClosed):
-            self.end(Ending("disconnected", error.code, error.reason))
+            if self.nursery is None or self.nursery.state == "open":  # else the end has a cause that will be told
+                self.end(Ending("disconnected", error.code, error.reason))
         elif self.error is None:
             self.end(Ending("failed", 1011, error=error))
             self.error = error
@@ -364,6 +377,8 @@ class Instance:
         self.end(Ending("stopped", 1000))
         self._detach()
         self._discarded += self.mailbox.close()
+        if self.nursery is not None:
+            self.nursery.state = "over"
         async with collapsed(), anyio.create_task_group() as group:
             if not self._gone:
                 group.start_soon(self._drain)

@@ -2,39 +2,51 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 
+from .exceptions import ConnectionClosed
+
 
 class Nursery:
     """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
 
-    An error in a task ends the instance as an error in a handler does.
+    An error in a task ends the instance as an error in a handler does. While the nursery ends, to start a task raises
+    :class:`ConnectionClosed`, which is a normal end; once it has ended, in ``disconnect()``, RuntimeError.
     """
 
-    __slots__ = ("_group", "tasks")
+    __slots__ = ("_group", "state", "tasks")
 
     def __init__(self, group: TaskGroup) -> None:
         self._group, self.tasks = group, 0
+        self.state: Literal["open", "ending", "over"] = "open"
 
     def __repr__(self) -> str:
         return f"<Nursery of {self.tasks} tasks>"
 
     @property
     def cancel_scope(self) -> CancelScope:
-        """The scope of all its tasks; cancelling it leaves the socket open."""
+        """The scope of all its tasks; cancelling it also ends the socket, as ``StopConsumer`` does."""
         return self._group.cancel_scope
 
     def start_soon(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
         """Start ``func(*args)`` as a task that ends with the socket."""
+        self._require_open()
         self._group.start_soon(self._counted, func, args, name=name or func)
 
     async def start(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> Any:
         """Start ``func(*args, task_status=…)`` and wait until it calls ``task_status.started(value)``."""
+        self._require_open()
         return await self._group.start(self._counted_start, func, args, name=name or func)
+
+    def _require_open(self) -> None:
+        if self.state == "ending":  # a task group's own error would be reported as a failure
+            raise ConnectionClosed(1001, "its nursery is ending")
+        if self.state == "over":
+            raise RuntimeError("the nursery has ended before disconnect() began: await the work there instead")
 
     async def _counted(self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         with self._count():

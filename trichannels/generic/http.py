@@ -18,6 +18,7 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.body: list[bytes] = []
+        self._body_size = 0
 
     async def send_headers(self, *, status: int = 200, headers: HeaderInput | None = None) -> None:
         """Send status and headers; names and values may be str."""
@@ -45,8 +46,10 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     async def http_request(self, message: Event) -> None:
         """Collect the body, and handle the request when it is complete."""
-        self.body.append(message.get("body") or b"")
-        if sum(map(len, self.body)) > self.max_body:
+        if piece := message.get("body"):
+            self.body.append(piece)
+            self._body_size += len(piece)
+        if self._body_size > self.max_body:
             self.body.clear()
             await self.send_response(413, b"the request body is too large", headers={"Content-Type": "text/plain"})
             raise StopConsumer

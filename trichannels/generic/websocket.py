@@ -44,6 +44,11 @@ def denial_events(scope: Scope, status: int, body: bytes, headers: HeaderInput |
     return [start, {"type": f"{DENIAL}.body", "body": body}]
 
 
+def not_json(error: Exception) -> str:
+    """Return a close reason: a close frame has room for 123 bytes of it (RFC 6455 section 5.5)."""
+    return f"not JSON: {error}".encode()[:123].decode(errors="ignore")
+
+
 class _Connecting(AsyncConsumer):
     """Knows whether ``connect()`` has begun: only then does ``disconnect()`` follow."""
 
@@ -75,7 +80,7 @@ class AsyncWebsocketConsumer(_Connecting):
     async def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
-            await self.join(group)
+            await self.instance.join(group)  # a handler may be named join
         self._begin()
         try:
             await self.connect()
@@ -152,8 +157,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
             return
         try:
             content = await self.decode_json(text_data)
-        except ValueError as error:
-            await self.close(1007, f"not JSON: {error}"[:120])
+        except (ValueError, RecursionError) as error:
+            await self.close(1007, not_json(error))
             return
         await self.receive_json(content, **kwargs)
 
@@ -181,7 +186,7 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
     def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
-            self.join(group)
+            call(self.instance.join, group)
         call_soon(self._begin)  # on the loop's thread, where the end is decided too
         try:
             self.connect()
@@ -196,12 +201,12 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
 
     def accept(self, subprotocol: str | None = None, headers: HeaderInput | None = None) -> None:
         """Accept the socket."""
-        call(self.base_send, accept_event(subprotocol, headers))
+        self.base_send(accept_event(subprotocol, headers))
 
     def deny(self, status: int = 403, body: bytes = b"", headers: HeaderInput | None = None) -> None:
         """Refuse the socket with an HTTP response instead of ``accept()``; with a plain 403 on servers without that."""
         for event in denial_events(self.scope, status, body, headers):
-            call(self.base_send, event)
+            self.base_send(event)
 
     def websocket_receive(self, message: Event) -> None:
         """Hand a frame to ``receive()``."""
@@ -217,18 +222,18 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
         self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
     ) -> None:
         """Send a frame, and close behind it if ``close`` is True or a code."""
-        call(self.base_send, send_event(text_data, bytes_data))
+        self.base_send(send_event(text_data, bytes_data))
         if close:
             self.close(close)
 
     def websocket_send(self, message: Event) -> None:
         """An event of the layer that is a frame already: sent on as it is."""
-        call(self.base_send, send_event(message.get("text"), message.get("bytes")))
+        self.base_send(send_event(message.get("text"), message.get("bytes")))
 
     def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
         """Close the socket, or refuse it before it is accepted. Does nothing once it has ended."""
         if self.instance.ending is None:
-            call(self.base_send, close_event(code, reason))
+            self.base_send(close_event(code, reason))
 
     def websocket_disconnect(self, message: Event) -> None:
         """Run ``disconnect()`` if ``connect()`` had begun; the groups have been left already."""
@@ -249,8 +254,8 @@ class JsonWebsocketConsumer(WebsocketConsumer):
             return
         try:
             content = self.decode_json(text_data)
-        except ValueError as error:
-            self.close(1007, f"not JSON: {error}"[:120])
+        except (ValueError, RecursionError) as error:
+            self.close(1007, not_json(error))
             return
         self.receive_json(content, **kwargs)
 
