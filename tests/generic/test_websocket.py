@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from trichannels.bridge import call
-from trichannels.events import Event
+from trichannels.events import TRANSPORT, Event
 from trichannels.exceptions import (
     AcceptConnection,
     BadEvent,
@@ -27,7 +27,7 @@ from trichannels.generic.websocket import (
 )
 from trichannels.layers.memory import InMemoryChannelLayer
 
-from ..sockets import connected, socket_to
+from ..sockets import OurTransport, connected, socket_to
 
 PAIRS = ["WebsocketConsumer", "AsyncWebsocketConsumer", "JsonWebsocketConsumer", "AsyncJsonWebsocketConsumer"]
 
@@ -386,6 +386,26 @@ async def test_a_socket_that_leaves_before_connect_begins_gets_no_disconnect(mad
         await socket.send_input({"type": "websocket.connect"})
         await socket.wait(5)
         assert layer.statistics().groups == 0
+    assert seen == []
+
+
+async def test_a_socket_that_has_left_when_its_turn_comes_gets_neither(made: Made, seen: list[Any]) -> None:
+    def noted(self: Any, *args: Any) -> Any:
+        seen.append(args)
+        yield from ()
+
+    events: list[Event] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1001}]
+
+    async def receive() -> Event:
+        return events.pop(0)
+
+    async def send(event: Event) -> None:
+        seen.append(event)
+
+    transport = OurTransport()
+    kind = made(connect=noted, disconnect=noted)
+    with anyio.fail_after(5):
+        await kind()({"type": "websocket", "extensions": {TRANSPORT: transport}}, receive, send)
     assert seen == []
 
 
