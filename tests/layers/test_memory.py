@@ -7,9 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
+from trichannels.bridge import async_to_sync, current_bridge
 from trichannels.exceptions import BadEvent, ChannelFull, InvalidChannelLayerError, InvalidName, LayerClosed
 from trichannels.inbox import Inbox, Mailbox
 from trichannels.layers.memory import InMemoryChannelLayer
+
+from ..loops import run_on_backend
 
 MESSAGE = {"type": "chat", "text": "x" * 100}
 
@@ -247,6 +250,19 @@ async def test_a_type_is_a_str() -> None:
         with pytest.raises(BadEvent, match="'type' must be a str, not 1"):
             await layer.group_send("room", {"type": 1})
         await layer.send("channel", {"without": "type"})  # readers of bare channels may do without
+
+
+async def test_a_thread_that_runs_another_loop_is_told_the_cure_and_delivers_nothing() -> None:
+    async with InMemoryChannelLayer() as layer, layer.subscribe("room") as events:
+
+        def elsewhere() -> None:
+            run_on_backend(lambda: layer.group_send("room", MESSAGE))  # what asgiref's async_to_sync does
+
+        with pytest.raises(InvalidChannelLayerError, match=r"call it by trichannels\.bridge\.async_to_sync"):
+            await current_bridge().run(elsewhere)
+        assert events.statistics().layer_messages == 0
+        await current_bridge().run(lambda: async_to_sync(layer.group_send)("room", MESSAGE))
+        assert events.statistics().layer_messages == 1
 
 
 async def test_two_readers_of_one_subscription_are_an_error() -> None:

@@ -1,11 +1,12 @@
 """The reference layer: everything inside one process and one event loop. It has the semantics, and no wire."""
 
 from collections.abc import Mapping
+from threading import get_ident
 from typing import Any
 
 from anyio.lowlevel import checkpoint
 
-from ..exceptions import LayerClosed
+from ..exceptions import InvalidChannelLayerError, LayerClosed
 from ..inbox import Mailbox
 from .base import ChannelLayer, LayerStatistics, Position, require_channel_name, require_group_name
 from .serializers import Message, Serializer
@@ -39,15 +40,22 @@ class InMemoryChannelLayer(ChannelLayer):
         )
         self.buffer_bytes = buffer_bytes
         self._board: Switchboard | None = None
+        self._thread = 0
 
     @property
     def board(self) -> Switchboard:
         """The switchboard of the open layer."""
         if self._board is None:
             raise LayerClosed(type(self).__name__)
+        if get_ident() != self._thread:  # asgiref's async_to_sync runs a loop of its own in the calling thread
+            raise InvalidChannelLayerError(
+                f"{type(self).__name__} was used from a thread that does not run its event loop: "
+                "from a blocking handler, call it by trichannels.bridge.async_to_sync"
+            )
         return self._board
 
     async def open(self) -> None:
+        self._thread = get_ident()
         self._board = Switchboard(self, self.ledger, buffer_bytes=self.buffer_bytes)
 
     async def close(self) -> None:
