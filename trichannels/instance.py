@@ -143,9 +143,17 @@ class Instance:
         if self.ending is not None:
             await checkpoint()
             raise ConnectionClosed(self.ending.code, self.ending.reason)
-        await self._send_raw(event)
+        try:
+            await self._send_raw(event)
+        except Exception as error:
+            if self.ending is None:
+                raise
+            # The end overtook it while it was on its way: no mistake, whatever the server calls it.
+            raise ConnectionClosed(self.ending.code, self.ending.reason) from error
         if self._closed and not event.get("more_body"):
             self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
+        if self.transport is None:
+            await checkpoint()  # some servers return at once when the peer has left: a loop would freeze us all
 
     async def _send_raw(self, event: Event) -> None:
         try:
@@ -158,8 +166,6 @@ class Instance:
             self._accepted = True
         elif event["type"] in ("websocket.close", "websocket.http.response.body"):
             self._closed = True
-        if self.transport is None:
-            await checkpoint()  # some servers return at once when the peer has left: a loop would freeze us all
 
     async def join(self, group: str) -> None:
         """Enter a group; in force when this returns, left by itself when the socket ends."""
