@@ -64,7 +64,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_every_option_of_the_server_is_one_of_the_command_and_the_other_way_round() -> None:
     flags = {flag.removeprefix("--").replace("-", "_") for options in OPTIONS.values() for flag in options}
     names = {field.name for field in fields(ServerConfig)}
-    assert flags - names == {"app_dir", "no_gc_tuning", "config", "log_level"}
+    assert flags - names == {"app_dir", "no_gc_tuning", "config"}
     assert names - flags == {"hypercorn"}
 
 
@@ -494,3 +494,22 @@ def test_log_level(chat: Path) -> None:
             ask(f"http://127.0.0.1:{listening.getsockname()[1]}")
             assert server.end(signal.SIGTERM) == 0
     assert server.err == ""
+
+
+def test_the_log_level_holds_for_a_file_too_and_may_come_from_the_configuration(chat: Path) -> None:
+    (chat / "hypercorn.toml").write_text('errorlog = "errors.log"\nloglevel = "error"\n')
+    options = ("--config", "hypercorn.toml")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number = listening.fileno()
+        bind = ("--bind", f"fd://{number}")
+        with running("serve", "site_app:application", *bind, *options, cwd=chat, pass_fds=(number,)) as server:
+            ask(f"http://127.0.0.1:{listening.getsockname()[1]}")
+            assert server.end(signal.SIGTERM) == 0
+    assert server.err == ""
+    assert (chat / "errors.log").read_text() == ""
+
+
+def test_a_configuration_that_would_be_ignored_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "hypercorn.toml").write_text('quic_bind = "127.0.0.1:4433"\n')
+    line = "quic_bind has no effect here: take it out of the configuration; HTTP/3 is not served: put a proxy in front"
+    assert mistake(capsys, "serve", "a:b", "--config", "hypercorn.toml") == line

@@ -2,12 +2,16 @@
 
 import errno
 import logging
+import os
 import socket
+from pathlib import Path
 
 import pytest
 import trio
 
-from trichannels.server.listening import Listener, take_connections
+from trichannels.exceptions import ConfigError
+from trichannels.server import ServerConfig
+from trichannels.server.listening import Listener, open_sockets, rights_of, take_connections
 
 pytestmark = [pytest.mark.trio_only, pytest.mark.server, pytest.mark.usefixtures("descriptors")]
 
@@ -63,3 +67,22 @@ def test_addresses() -> None:
     with socket.socket(socket.AF_INET6) as sock:
         sock.bind(("::1", 0))
         assert Listener(sock).address == f"http://[::1]:{sock.getsockname()[1]}"
+
+
+def test_hypercorns_umask_and_owner_hold_for_unix_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    before = os.umask(0o022)
+    try:
+        config = ServerConfig(hypercorn={"umask": 0o077, "user": os.getuid(), "group": os.getgid()})
+        with open_sockets([f"unix:{path}"], 5, rights_of(config)):
+            facts = path.stat()
+            assert facts.st_mode & 0o777 == 0o700
+            assert (facts.st_uid, facts.st_gid) == (os.getuid(), os.getgid())
+    finally:
+        assert os.umask(before) == 0o022
+    assert not path.exists()
+
+
+def test_a_umask_that_is_no_number() -> None:
+    with pytest.raises(ConfigError, match=r"^umask takes a whole number, not '077'$"):
+        rights_of(ServerConfig(hypercorn={"umask": "077"}))

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -130,6 +131,27 @@ async def test_close_code_and_reason_arrive_truthfully(payload: bytes | None, co
         (b"\xf1\x80\0\0\0\0", 1002),
         (frame(3), 1002),
         (b"\x81\x01x", 1002),
+        (b"\x89\x00", 1002),
+        (b"\xc1\x80\0\0\0\0", 1002),
+        (b"\x99\x80\0\0\0\0", 1002),
+        (frame(11), 1002),
+        (frame(PING, fin=False), 1002),
+        (frame(CLOSE, fin=False), 1002),
+        (frame(PING, b"x" * 126), 1002),
+        (frame(CLOSE, b"\x03\xe8" + b"x" * 124), 1002),
+        (frame(0, b"x"), 1002),
+        (frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
+        (frame(CLOSE, b"\x03"), 1002),
+        (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+        *(
+            (frame(CLOSE, struct.pack("!H", code)), 1002)
+            for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535)
+        ),
+        (frame(TEXT, b"\xe2", fin=False) + frame(0, b"("), 1007),
+        (frame(TEXT, b"\xed\xa0\x80"), 1007),
+        (b"\x82\xff" + b"\xff" * 8 + b"\0\0\0\0", 1009),
+        (b"\x82\xff" + struct.pack("!Q", 2**62) + b"\0\0\0\0", 1009),
+        (upgrade_request(), 1002),
     ],
 )
 async def test_peer_that_breaks_the_protocol_is_told_why(data: bytes, code: int) -> None:
@@ -141,6 +163,7 @@ async def test_peer_that_breaks_the_protocol_is_told_why(data: bytes, code: int)
         await ended(witness.ended)
         await still_serves(server)
     assert witness.events[0]["code"] == code
+    assert type(witness.events[0]["code"]) is int
 
 
 async def test_remote_kill_by_a_huge_message_and_a_text_frame() -> None:
@@ -322,11 +345,12 @@ async def test_peer_that_leaves_behind_a_full_read_ahead_is_noticed_by_the_ping_
         if goodbye == "reset":
             client.reset()
         else:
+            # Not closed: with pings unread, the kernel would make a reset of it, which overtakes the close frame.
             await client.close(code)
-            await client.stream.aclose()
+            assert isinstance(client.stream, trio.SocketStream)
+            await client.stream.send_eof()
         await ended(told)
-    # The kernel may turn our unread bytes into a reset that overtakes the close frame; never into another code.
-    assert gone[0][0] in (code, 1006)
+    assert gone == [(code, "")]
 
 
 async def test_pings_are_answered_while_the_application_does_not_read() -> None:

@@ -11,7 +11,7 @@ from ..exceptions import ConfigError
 from .child import Command
 from .config import ServerConfig
 from .exits import CLEAN, run_alone
-from .listening import open_sockets
+from .listening import open_sockets, rights_of
 from .load import load_app, require_shared_layers
 from .logs import open_logs
 from .parent import Parent
@@ -62,7 +62,7 @@ class ServeCommand:
     def _hold_workers(self) -> None:
         config = self.config
         _check_workers(config)
-        with open_logs(config), open_sockets(config.binds, config.backlog) as sockets:
+        with open_logs(config), open_sockets(config.binds, config.backlog, rights_of(config)) as sockets:
             parent: Parent = (
                 Reloader(self.worker_command, sockets, config.drain_time, self.app_dir)
                 if config.reload

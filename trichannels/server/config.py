@@ -1,4 +1,4 @@
-"""The options of a server, checked. What they mean to hypercorn is in ``hypercorn_glue``; sockets in ``listening``."""
+"""The options of a server, checked. What they mean to hypercorn is in ``config_file``; sockets in ``listening``."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from ..exceptions import ConfigError
 
 ProxyMode = Literal["legacy", "modern"]
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class ServerConfig:
     """A file, or "-" for standard output. Its logger is ``trichannels.access``."""
     error_log: str | None = None
     """A file, or "-" for standard error. Without it, records go where the program sends ``trichannels.server``."""
+    log_level: str = "info"
+    """The least that goes to ``error_log``: debug, info, warning, error or critical."""
     ping_interval: float = 20.0
     pong_timeout: float = 20.0
     max_message_size: int = 2**20
@@ -94,11 +97,13 @@ class ServerConfig:
 
     @classmethod
     def from_hypercorn_file(cls, path: str, **options: Any) -> Self:
-        """Read a hypercorn configuration file (TOML, or Python by ``.py`` or ``file:``); ``options`` win over it.
+        """Read a hypercorn configuration file (TOML; Python if it ends in ``.py``, or behind ``file:``).
+
+        ``options`` win over what it says.
 
         The file may also set options of this class by their names. Raises ``ConfigError`` if it cannot be read.
         """
-        from .hypercorn_glue import read_config_file
+        from .config_file import read_config_file
 
         return cls.from_options({**read_config_file(path, {f.name for f in fields(cls)}), **options})
 
@@ -159,6 +164,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, int) and value >= 0,
         "takes the number of proxies in front, 0 or more",
         "trusted_hops",
+    ),
+    **_rule(
+        lambda value: isinstance(value, str) and value.lower() in LEVELS,
+        "takes debug, info, warning, error or critical",
+        "log_level",
     ),
     **_rule(lambda value: value in (None, "legacy", "modern"), 'takes "legacy" or "modern"', "proxy_headers"),
     **_rule(

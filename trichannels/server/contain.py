@@ -15,6 +15,10 @@ LOG = logging.getLogger("trichannels.server")
 # an application's sys.exit() must not end its neighbours.
 PASSING = (trio.Cancelled, KeyboardInterrupt)
 
+# What Starlette makes of our ConnectionClosed and of the disconnect event. By their names: any other error may be a
+# bug, also one that was raised while a ConnectionClosed was handled.
+OTHER_NAMES = {("starlette.requests", "ClientDisconnect"), ("starlette.websockets", "WebSocketDisconnect")}
+
 
 def divide(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """Return what must pass on and what failed; either may be None. A group that holds one failure is unwrapped."""
@@ -35,9 +39,7 @@ def is_normal_end(error: BaseException) -> bool:
     """Say whether ``error`` is only an application's way of noticing that its peer has left."""
     if isinstance(error, BaseExceptionGroup):
         return all(is_normal_end(inner) for inner in error.exceptions)
-    # Starlette answers it with a ClientDisconnect() of its own: another name, and nothing else to say.
-    renamed = not error.args and isinstance(error.__context__, ConnectionClosed)
-    return isinstance(error, ConnectionClosed) or renamed
+    return isinstance(error, ConnectionClosed) or (type(error).__module__, type(error).__qualname__) in OTHER_NAMES
 
 
 def describe(scope: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from .contain import LOG, contained, describe
 from .drain import Wall
 from .statistics import Counters
 
+LOOK = 2.0  # seconds between two looks whether the client has left, while its queue is full
 MESSAGES = 64
 BYTES = 2**17
 RESTART = 1012
@@ -28,12 +29,12 @@ HypercornSend = Callable[[Event | None], Awaitable[None]]
 class Exchange:
     """One request that hypercorn speaks for: an HTTP request, or a WebSocket over HTTP/2."""
 
-    def __init__(self, scope: Scope, send: HypercornSend, wall: Wall) -> None:
-        self.scope, self.wall = scope, wall
+    def __init__(self, scope: Scope, send: HypercornSend, wall: Wall, peer_has_left: Callable[[], bool]) -> None:
+        self.scope, self.wall, self._peer_has_left = scope, wall, peer_has_left
         self.conversation = Conversation(scope["type"])
         self.left: Event | None = None  # the disconnect event, once the peer has left (or the response is complete)
         self._events: deque[Event] = deque()
-        self._bytes, self._done = 0, False
+        self._bytes, self._done, self._whole = 0, False, scope["type"] != "http"
         self._changed = trio.lowlevel.ParkingLot()
         self._send = send
         self._callbacks: list[Callable[[int, str], None]] = []
@@ -44,6 +45,11 @@ class Exchange:
         # Middleware that deep-copies a scope (hypercorn's ProxyFixMiddleware) copies the reference.
         return self
 
+    @property
+    def needs_body(self) -> bool:
+        """Whether its client has not sent the whole body, and is not excused by a complete response."""
+        return not self._whole and self.conversation.state != "closed"
+
     # -- hypercorn's side
 
     async def put(self, event: Event) -> None:
@@ -52,7 +58,12 @@ class Exchange:
             self.lose(event)
             return
         while self._full and not self._done and self.left is None:
-            await self._changed.park()
+            with trio.move_on_after(LOOK):
+                await self._changed.park()
+            # Nothing is read now. Who waits to hear of it, and only then, does not care for what is left unread.
+            if self._full and self._callbacks and self._peer_has_left():
+                self.lose()
+        self._whole = self._whole or not event.get("more_body", False)
         if not self._done and self.left is None:
             self._events.append(event)
             self._bytes += len(event.get("body") or event.get("bytes") or event.get("text") or b"")

@@ -1,6 +1,7 @@
 """HTTP on one connection: our socket and tasks around hypercorn's protocol object, until it closes or is upgraded."""
 
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from math import inf
 from typing import Any
 
@@ -15,6 +16,14 @@ from .shared import Shared
 from .wire import Wire
 
 LINGER = 2.0  # seconds that a client has, after the last response, to take it and close
+
+
+class Phase(Enum):
+    """What a connection is at, which says how long its next byte may take."""
+
+    IDLE = auto()  # no request, or not the whole of its head
+    BODY = auto()  # whatever is left to do needs more of a body
+    BUSY = auto()
 
 
 class HTTPConnection:
@@ -33,8 +42,8 @@ class HTTPConnection:
         self._exchanges: set[Exchange] = set()
         self._helpers: set[trio.CancelScope] = set()
         self._reading, self._handling = trio.CancelScope(), trio.CancelScope()
-        self._deadline = inf
-        self._idle, self._closing = True, False
+        self._deadline, self._phase = inf, Phase.IDLE
+        self._resting, self._closing = True, False
         wire.on_lost = self._cut
         self._protocol = HTTPProtocol(
             shared.app, shared.config, shared.context, self, shared.state, secure, *addresses, self._act, alpn
@@ -42,7 +51,7 @@ class HTTPConnection:
 
     async def serve(self) -> Upgrade | None:
         """Speak HTTP until the connection has closed (then return None) or asks to become a WebSocket."""
-        self._set_idle(True, self._settings.handshake_timeout)
+        self._until(-inf if self._shared.wall.draining else trio.current_time() + self._settings.handshake_timeout)
         try:
             await self._protocol.initiate()
             await self._read()
@@ -61,7 +70,7 @@ class HTTPConnection:
 
     def go_away(self) -> None:
         """The server drains: close now if idle, else after the response; WebSockets over HTTP/2 are told 1012."""
-        if self._idle:
+        if self._current_phase() is Phase.IDLE:
             self._until(-inf)
         for exchange in self._exchanges:
             self.spawn(exchange.go_away)
@@ -69,9 +78,7 @@ class HTTPConnection:
     async def _read(self) -> None:
         """Give hypercorn what comes, until the client leaves, idles or stalls too long, or hypercorn closes."""
         while not self._closing:
-            if not self._idle:
-                stalls = self._protocol.awaits_body
-                self._until(trio.current_time() + self._settings.body_timeout if stalls else inf)
+            self._set_phase(self._current_phase(), fresh=True)
             data = b""
             with trio.CancelScope(deadline=self._deadline) as self._reading:
                 data = await self._wire.read()
@@ -87,7 +94,8 @@ class HTTPConnection:
             self._wire.write_nowait(event.data)
             await self._wire.room()
         elif isinstance(event, Updated):
-            self._set_idle(event.idle, self._settings.keep_alive_timeout)
+            self._resting = event.idle
+            self._set_phase(self._current_phase())
         elif isinstance(event, Closed):
             self._closing = True
             await self._protocol.handle(Closed())
@@ -95,12 +103,22 @@ class HTTPConnection:
             # hypercorn's reader may wait for a response that will not come, if requests were pipelined.
             self._handling.cancel()
 
-    def _set_idle(self, idle: bool, timeout: float) -> None:
-        self._idle = idle
-        if idle and self._shared.wall.draining:
+    def _current_phase(self) -> Phase:
+        # hypercorn says that it rests; but not of a connection whose requests it has refused by itself.
+        if self._resting or not self._exchanges:
+            return Phase.IDLE
+        return Phase.BODY if all(exchange.needs_body for exchange in self._exchanges) else Phase.BUSY
+
+    def _set_phase(self, phase: Phase, *, fresh: bool = False) -> None:
+        """Set the deadline of the next byte; one that has come (``fresh``) prolongs nothing but a body."""
+        if self._closing or (phase is self._phase and not (fresh and phase is Phase.BODY)):
+            return
+        self._phase = phase
+        patience = {Phase.IDLE: self._settings.keep_alive_timeout, Phase.BODY: self._settings.body_timeout}
+        if phase is Phase.IDLE and self._shared.wall.draining:
             self._until(-inf)
         else:
-            self._until(trio.current_time() + timeout if idle else inf)
+            self._until(trio.current_time() + patience.get(phase, inf))
 
     def _until(self, moment: float) -> None:
         self._deadline = self._reading.deadline = moment
@@ -114,11 +132,24 @@ class HTTPConnection:
         for helper in tuple(self._helpers):
             helper.cancel()
 
-    # -- what hypercorn calls its task group
+    # -- what hypercorn calls its task group, and what the glue needs beside
+
+    @property
+    def write_timeout(self) -> float:
+        return self._settings.write_timeout
+
+    def overdue(self) -> None:
+        """A stream of HTTP/2 was reset, because its client gave it no window."""
+        self._shared.counters.write_timeouts += 1
+
+    def look(self) -> None:
+        """Find out whether the peer has left, where reading cannot tell because nothing is read."""
+        if self._wire.end.peer_has_left():
+            self._cut()
 
     async def spawn_app(self, app: object, config: object, scope: Any, send: HypercornSend) -> Put:
         """Start the application for one request; return the function that takes its events."""
-        exchange = Exchange(scope, send, self._shared.wall)
+        exchange = Exchange(scope, send, self._shared.wall, self._wire.end.peer_has_left)
         self._shared.prepare(scope)
         if scope["type"] == "http":
             scope["extensions"][TRANSPORT] = exchange
@@ -137,6 +168,7 @@ class HTTPConnection:
                 self._wire.lose()
         finally:
             self._exchanges.discard(exchange)
+            self._set_phase(self._current_phase())
 
     async def _help(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         with trio.CancelScope() as scope:

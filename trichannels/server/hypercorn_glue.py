@@ -2,38 +2,38 @@
 and ``tests/server/test_hypercorn_internals.py`` says in plain words which part changed if one does.
 
 hypercorn gives us its configuration, TLS context, access log, and its HTTP/1.1 and HTTP/2 protocols, behind one object
-per connection (``ProtocolWrapper``). We bring the socket, the tasks and the applications.
+per connection (``ProtocolWrapper``). We bring the socket, the tasks and the applications. Its settings are read in
+``config_file.py``.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from random import randint
 from typing import Any, Protocol
 
 import h11
+import trio
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, PriorityUpdated, RequestReceived
+from h2.events import Event as H2Event
+from h2.exceptions import H2Error
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, Trailers
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, H2Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
+from hyperframe.exceptions import HyperframeError
 
-from ..exceptions import ConfigError
-from .config import ServerConfig
+from ..events import Headers
 from .handshake import Upgrade, is_upgrade
 
 __all__ = ["Closed", "Config", "Event", "HTTPProtocol", "RawData", "Updated", "UpgradeRequested", "WorkerContext"]
 
-# Our options, where hypercorn has one of the same meaning: its file may set them by its name.
-NAMES = {
-    "accesslog": "access_log",
-    "errorlog": "error_log",
-    "graceful_timeout": "drain_time",
-    "ssl_handshake_timeout": "handshake_timeout",
-    "websocket_max_message_size": "max_message_size",
-    "websocket_ping_interval": "ping_interval",
-    "use_reloader": "reload",
-}
+LOOK = 2.0  # seconds between two looks whether a peer has left, while nothing is read from it
 
 
 class UpgradeRequested(Exception):
@@ -44,25 +44,150 @@ class UpgradeRequested(Exception):
         self.upgrade = upgrade
 
 
-class Spawner(Protocol):
-    """What hypercorn's protocols call to run applications and helpers; ``http.py`` has ours."""
+class Owner(Protocol):
+    """The connection (``http.py``): what hypercorn's protocols call their task group, and what ours need beside."""
 
+    @property
+    def write_timeout(self) -> float: ...
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]: ...
-
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None: ...
+    def look(self) -> None: ...
+    def overdue(self) -> None: ...
+
+
+class _Turn:
+    """The turn of a pipelined request: until it comes nothing is read, so that only a look tells of a peer's leave."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._come, self._look = trio.Event(), look
+
+    async def clear(self) -> None:
+        self._come = trio.Event()
+
+    async def set(self) -> None:
+        self._come.set()
+
+    def is_set(self) -> bool:
+        return self._come.is_set()
+
+    async def wait(self) -> None:
+        while not self._come.is_set():
+            with trio.move_on_after(LOOK):
+                await self._come.wait()
+                return
+            self._look()
 
 
 class _H11(H11Protocol):
-    """hypercorn's HTTP/1.1, except that it hands over where it would begin a WebSocket of its own."""
+    """hypercorn's HTTP/1.1, except that it hands over where it would begin a WebSocket of its own.
+
+    What h11 would take but should not be served is refused: see :func:`_refused`.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.can_read = _Turn(self.task_group.look)  # type: ignore[attr-defined]
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers, version = list(request.headers), request.http_version.decode()
-        if is_upgrade(request.method, headers, version):
+        if status := _refused(request.method, headers):
+            await self._send_error_response(status)
+            await self.send(Closed())
+        elif is_upgrade(request.method, headers, version):
             rest = bytes(self.connection.trailing_data[0])
             raise UpgradeRequested(Upgrade(target=request.target, headers=headers, http_version=version, rest=rest))
-        await super()._create_stream(request)
+        else:
+            await super()._create_stream(request)
+
+
+def _refused(method: bytes, headers: Headers) -> int:
+    """Return the status with which a request is refused before any application sees it; 0 if it is not."""
+    names = {name for name, _ in headers}
+    # RFC 9112 section 6.3: a request with both may be an attempt to smuggle another one past a proxy.
+    if {b"transfer-encoding", b"content-length"} <= names:
+        return 400
+    # RFC 9110 section 9.3.6: for proxies. h11 would take a 2xx for a tunnel, and no body after it.
+    return 501 if method == b"CONNECT" else 0
+
+
+class _H2(H2Protocol):
+    """hypercorn's HTTP/2, except that what breaks one stream leaves the others alone.
+
+    And that what waits for room in a client's window is bounded in size (hypercorn lets its application go on whenever
+    it has tried to send) and in time: a stream of which no byte goes for ``write_timeout`` is reset.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.owner: Owner = self.task_group  # type: ignore[assignment]
+        self._patience: defaultdict[int, set[trio.CancelScope]] = defaultdict(set)
+        self._moved = trio.lowlevel.ParkingLot()  # bytes of some stream have gone
+
+    async def _handle_events(self, events: Sequence[H2Event]) -> None:
+        for event in events:
+            if isinstance(event, DataReceived) and event.stream_id not in self.streams:
+                # The response was complete before the request; what was under way counts for the window all the same.
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, RequestReceived) and not _is_whole(event.headers or []):
+                self.connection.reset_stream(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            else:
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _priority_updated(self, event: PriorityUpdated) -> None:
+        """Leave it at that: RFC 9113 section 5.3 deprecates these, and a thousand of them would fill the tree."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if not isinstance(event, Body | Data | EndBody | EndData | Trailers):
+            await super().stream_send(event)
+            return
+        waiting = self._patience[event.stream_id]
+        with trio.CancelScope(deadline=self._deadline()) as patience:
+            waiting.add(patience)
+            try:
+                await super().stream_send(event)
+                while self._is_full(event.stream_id):
+                    await self._moved.park()
+            finally:
+                waiting.discard(patience)
+                if not waiting:
+                    self._patience.pop(event.stream_id, None)
+        if patience.cancelled_caught:
+            await self._give_up(event.stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        waiting = self.stream_buffers[stream_id]
+        before = len(waiting.buffer)
+        await super()._send_data(stream_id)
+        if len(waiting.buffer) < before:
+            self._moved.unpark_all()
+            for patience in self._patience.get(stream_id, ()):
+                patience.deadline = self._deadline()
+
+    def _is_full(self, stream_id: int) -> bool:
+        return stream_id in self.stream_buffers and len(self.stream_buffers[stream_id].buffer) >= BUFFER_HIGH_WATER
+
+    def _deadline(self) -> float:
+        return trio.current_time() + self.owner.write_timeout
+
+    async def _give_up(self, stream_id: int) -> None:
+        self.owner.overdue()
+        with suppress(H2Error):
+            self.connection.reset_stream(stream_id, ErrorCodes.CANCEL)
+        await self._flush()
+        await self._close_stream(stream_id)
+        await self._window_updated(stream_id)  # hypercorn drops the stream's data when it next looks at it
+
+
+def _is_whole(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Say whether hypercorn can make a scope of a request's head; of a CONNECT only a WebSocket's (RFC 8441)."""
+    said = dict(headers)
+    method, path = said.get(b":method", b""), said.get(b":path", b"")
+    return bool(method and path and method.isascii() and path.isascii()) and (
+        method.upper() != b"CONNECT" or said.get(b":protocol") == b"websocket"
+    )
 
 
 class HTTPProtocol(ProtocolWrapper):
@@ -70,29 +195,25 @@ class HTTPProtocol(ProtocolWrapper):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if isinstance(self.protocol, H11Protocol):
-            self.protocol = _H11(*args[:9])
+        self._for_each = args[:9]
+        self.protocol = (_H2 if isinstance(self.protocol, H2Protocol) else _H11)(*self._for_each)
 
-    @property
-    def awaits_body(self) -> bool:
-        """Whether an HTTP/1.1 request has begun whose body has not ended."""
-        connection = getattr(self.protocol, "connection", None)
-        return isinstance(connection, h11.Connection) and connection.their_state is h11.SEND_BODY
-
-
-def hypercorn_config(settings: ServerConfig, log: logging.Logger, access: logging.Logger | None) -> Config:
-    """Return hypercorn's configuration for ours; raises ``ConfigError`` if a setting is unknown to it."""
-    config = Config()
-    for name, value in settings.hypercorn.items():
-        _check_known(name)
-        setattr(config, name, value)
-    config.errorlog, config.accesslog = log, access
-    config.certfile, config.keyfile = settings.certfile, settings.keyfile
-    config.root_path, config.bind = settings.root_path, list(settings.binds)
-    config.websocket_max_message_size = settings.max_message_size
-    config.websocket_ping_interval = settings.ping_interval
-    config.keep_alive_timeout = settings.keep_alive_timeout
-    return config
+    async def handle(self, event: Event) -> None:
+        upgrade: tuple[Any, ...] = ()
+        try:
+            await self.protocol.handle(event)
+            return
+        except H2ProtocolAssumedError as error:
+            data = error.data
+        except H2CProtocolRequiredError as error:
+            data, upgrade = error.data, (error.headers, error.settings)
+        self.protocol = _H2(*self._for_each)
+        try:
+            await self.protocol.initiate(*upgrade)
+        except (ValueError, H2Error, HyperframeError):  # the client's HTTP2-Settings make no sense
+            await self.send(Closed())
+        else:
+            await self.protocol.handle(RawData(data))
 
 
 def worker_context(config: Config) -> WorkerContext:
@@ -106,57 +227,3 @@ def log_access(config: Config, scope: Any, status: int, seconds: float) -> None:
     log = config.log
     if log.access_logger is not None:
         log.access_logger.info(log.access_log_format, log.atoms(scope, {"status": status, "headers": []}, seconds))
-
-
-def _check_known(name: str) -> None:
-    if name.startswith("_") or (not hasattr(Config, name) and name not in Config.__annotations__):
-        raise ConfigError(f"hypercorn has no setting {name!r}: take it out of the configuration")
-
-
-def read_config_file(path: str, own: set[str]) -> dict[str, Any]:
-    """Return the options that a configuration file sets, ours by our names, hypercorn's others under "hypercorn"."""
-    if path.removeprefix("file:").endswith(".toml"):
-        return _sorted_out(_read_toml(Path(path)), own)
-    names = {name for name in dir(Config) if not name.startswith("_")} | own
-    found = {name: value for name, value in _read_python(path.removeprefix("file:")).items() if name in names}
-    return _sorted_out(found, own)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}; give a file that this user may read") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--config {path}: not valid TOML: {error}") from error
-
-
-def _read_python(path: str) -> dict[str, Any]:
-    import runpy
-
-    try:
-        return runpy.run_path(path)
-    except OSError as error:
-        raise ConfigError(
-            f"--config {path}: {error.strerror}; give a .toml or .py file that this user may read"
-        ) from error
-    except Exception as error:
-        raise ConfigError(f"--config {path}: {type(error).__name__}: {error}") from error
-
-
-def _sorted_out(found: Mapping[str, Any], own: set[str]) -> dict[str, Any]:
-    ours: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
-    for name, value in found.items():
-        name = NAMES.get(name, name)
-        if name in own:
-            ours[name] = tuple(value) if isinstance(value, list) else value
-        else:
-            _check_known(name)
-            rest[name] = value
-    if ours.get("ping_interval", 0) is None:
-        del ours["ping_interval"]
-    return {**ours, "hypercorn": rest}

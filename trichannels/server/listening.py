@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from ..exceptions import ConfigError
-from .config import parse_bind
+from .config import ServerConfig, parse_bind
 
 LOG = logging.getLogger("trichannels.server")
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -47,8 +47,41 @@ class Listener:
         return f"{'https' if self.tls else 'http'}://{host}:{name[1]}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """Who may connect to a unix socket: its file's mode and owner, as hypercorn's settings of these names say."""
+
+    umask: int | None = None
+    user: int | None = None
+    group: int | None = None
+
+    @contextmanager
+    def applied(self, path: str) -> Iterator[None]:
+        """Make the file inside this block."""
+        before = None if self.umask is None else os.umask(self.umask)
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.umask(before)
+        if self.user is not None or self.group is not None:
+            os.chown(path, -1 if self.user is None else self.user, -1 if self.group is None else self.group)
+
+
+NO_RIGHTS = Rights()
+
+
+def rights_of(settings: ServerConfig) -> Rights:
+    """Return what hypercorn's settings say of unix sockets; raises :class:`ConfigError` if one is no number."""
+    found = {name: settings.hypercorn.get(name) for name in ("umask", "user", "group")}
+    for name, value in found.items():
+        if value is not None and type(value) is not int:
+            raise ConfigError(f"{name} takes a whole number, not {value!r}")
+    return Rights(**found)
+
+
 @contextmanager
-def open_sockets(binds: Sequence[str], backlog: int) -> Iterator[list[socket.socket]]:
+def open_sockets(binds: Sequence[str], backlog: int, rights: Rights = NO_RIGHTS) -> Iterator[list[socket.socket]]:
     """Listen on each address; leaving the block closes all and removes the files of unix sockets.
 
     Raises :class:`ConfigError` with the address and the cure. A worker's parent may use this block, and give the
@@ -59,7 +92,7 @@ def open_sockets(binds: Sequence[str], backlog: int) -> Iterator[list[socket.soc
         for bind in binds:
             kind, where = parse_bind(bind)
             try:
-                sock = opened.enter_context(OPENERS[kind](where))
+                sock = opened.enter_context(OPENERS[kind](where, rights))
                 sock.setblocking(False)
                 sock.listen(backlog)
             except (OSError, OverflowError) as error:
@@ -72,7 +105,7 @@ def open_sockets(binds: Sequence[str], backlog: int) -> Iterator[list[socket.soc
         yield sockets
 
 
-def _open_tcp(where: tuple[str, int]) -> socket.socket:
+def _open_tcp(where: tuple[str, int], rights: Rights) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in where[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,7 +116,7 @@ def _open_tcp(where: tuple[str, int]) -> socket.socket:
     return sock
 
 
-def _open_unix(path: str) -> socket.socket:
+def _open_unix(path: str, rights: Rights) -> socket.socket:
     # A socket file that a killed server left behind is in the way; a living server's is taken over, as hypercorn does.
     try:
         if stat.S_ISSOCK(os.stat(path).st_mode):  # noqa: PTH116
@@ -92,14 +125,15 @@ def _open_unix(path: str) -> socket.socket:
         pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(path)
+        with rights.applied(path):
+            sock.bind(path)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _open_descriptor(number: int) -> socket.socket:
+def _open_descriptor(number: int, rights: Rights) -> socket.socket:
     # A copy: the block closes what it opened, and the caller keeps its own.
     return socket.socket(fileno=os.dup(number))
 

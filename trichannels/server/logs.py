@@ -18,21 +18,21 @@ def open_logs(settings: ServerConfig) -> Iterator[logging.Logger | None]:
     """Send the logs where the options say; yields the access logger if one is wanted. Undone when the block ends."""
     with ExitStack() as opened:
         if settings.error_log is not None:
-            opened.enter_context(_directed(LOG, settings.error_log, "error_log"))
+            opened.enter_context(_directed(LOG, settings.error_log, "error_log", settings.log_level))
         if settings.access_log is None:
             yield None
         else:
-            opened.enter_context(_directed(ACCESS, settings.access_log, "access_log"))
+            opened.enter_context(_directed(ACCESS, settings.access_log, "access_log", "info"))
             yield ACCESS
 
 
 @contextmanager
-def _directed(logger: logging.Logger, target: str, option: str) -> Iterator[None]:
+def _directed(logger: logging.Logger, target: str, option: str, level: str) -> Iterator[None]:
     handler = _handler(target, option)
     handler.setFormatter(LINE)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level.upper())
     logger.propagate = False
     try:
         yield

@@ -119,7 +119,7 @@ class Peer:
     def _look_for_close(self, protocol: ServerProtocol) -> None:
         close = protocol.close_rcvd or (protocol.close_sent if protocol.eof_sent else None)
         if close is not None:
-            self.end(close.code, close.reason)
+            self.end(int(close.code), close.reason)  # the library's own failures come as an enum
 
     def end(self, code: int, reason: str) -> None:
         """The socket is over for the application: what was read stays readable, what still comes is thrown away."""

@@ -12,11 +12,12 @@ import trio
 from ..events import ASGIApp
 from ..exceptions import ConfigError
 from .config import ServerConfig
+from .config_file import hypercorn_config
 from .connection import Connection
 from .contain import LOG, unwrapped
-from .hypercorn_glue import hypercorn_config, worker_context
+from .hypercorn_glue import worker_context
 from .lifespan import open_lifespan
-from .listening import Listener, open_sockets, take_connections
+from .listening import Listener, open_sockets, rights_of, take_connections
 from .logs import open_logs
 from .shared import Shared
 from .statistics import ServerStatistics
@@ -149,9 +150,10 @@ def _shutdown_time(shared: Shared) -> float:
 
 def _open_listeners(shared: Shared, sockets: Sequence[socket.socket] | None, listening: ExitStack) -> list[Listener]:
     settings, tls = shared.settings, _tls_context(shared)
-    plain = listening.enter_context(open_sockets(shared.config.insecure_bind if tls else (), settings.backlog))
+    rights = rights_of(settings)
+    plain = listening.enter_context(open_sockets(shared.config.insecure_bind if tls else (), settings.backlog, rights))
     binds = settings.binds if sockets is None else [f"fd://{sock.fileno()}" for sock in sockets]
-    opened = listening.enter_context(open_sockets(binds, settings.backlog))
+    opened = listening.enter_context(open_sockets(binds, settings.backlog, rights))
     return [*(Listener(sock, tls) for sock in opened), *(Listener(sock) for sock in plain)]
 
 
