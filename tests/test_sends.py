@@ -61,6 +61,34 @@ async def test_a_send_overtaken_by_our_close_is_no_failure(error: Exception) -> 
     assert ended == [(4000, None)]
 
 
+async def test_a_send_after_the_servers_own_close_is_no_failure() -> None:
+    """uvicorn queues the disconnect, and refuses to send at once."""
+    told = anyio.Event()
+    ended: list[Any] = []
+    Ticker.ended = ended
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        events = iter([{"type": "websocket.connect"}])
+
+        async def until_told() -> Event:
+            for event in events:
+                return event
+            await told.wait()
+            return {"type": "websocket.disconnect", "code": 1011, "reason": "keepalive ping timeout"}
+
+        async def refused(event: Event) -> None:
+            if event["type"] == "websocket.send":
+                told.set()
+                raise RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")
+            await send(event)
+
+        await Ticker.as_asgi()(scope, until_told, refused)
+
+    async with WebsocketCommunicator(server, "/") as socket:
+        await socket.wait()
+    assert ended == [(1011, None)]
+
+
 async def test_a_send_that_fails_while_the_socket_is_open_is_one() -> None:
     class Wrong(AsyncWebsocketConsumer):
         async def connect(self) -> None:

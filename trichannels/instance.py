@@ -29,6 +29,7 @@ from .nursery import Nursery, collapsed, sort_out
 
 log = logging.getLogger("trichannels.instance")
 
+TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
 CLOSE_FRAME_TIMEOUT = 0.25  # seconds for the last frame, when disconnect() has used up all of its own
 
 Cause = Literal["disconnected", "closed", "stopped", "failed", "overrun", "cancelled"]
@@ -146,6 +147,7 @@ class Instance:
         try:
             await self._send_raw(event)
         except Exception as error:
+            await self._hear_the_server_out()
             if self.ending is None:
                 raise
             # The end overtook it while it was on its way: no mistake, whatever the server calls it.
@@ -154,6 +156,12 @@ class Instance:
             self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
         if self.transport is None:
             await checkpoint()  # some servers return at once when the peer has left: a loop would freeze us all
+
+    async def _hear_the_server_out(self) -> None:
+        """Let the pump take its turn: a server that closes by itself may refuse to send before it has told us why."""
+        for _ in range(TURNS if self.transport is None else 0):
+            if self.ending is None:
+                await checkpoint()
 
     async def _send_raw(self, event: Event) -> None:
         try:
