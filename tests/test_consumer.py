@@ -1078,11 +1078,15 @@ async def test_the_layers_notices_may_be_async_or_blocking() -> None:
         def layer_resync(self, event: Event) -> None:  # type: ignore[override]
             self.seen.append(threading.get_ident())
 
+        async def chat_message(self, event: Event) -> None:
+            self.seen.append("async")
+
     consumer = Told()
     await consumer.dispatch({"type": "layer.dropped", "count": 1, "bytes": 1, "groups": []})
     await consumer.dispatch({"type": "layer.resync", "group": "room"})
-    assert len(consumer.seen) == 1
+    await consumer.dispatch({"type": "chat.message"})
     assert consumer.seen[0] != threading.get_ident()
+    assert consumer.seen[1:] == ["async"]
 
 
 async def test_a_handler_that_overstays_its_grace_is_left_behind_and_its_next_send_raises() -> None:

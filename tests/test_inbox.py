@@ -383,8 +383,10 @@ async def test_close_forgets_all_and_tells_how_many_of_the_client_went_unread() 
     assert mailbox.statistics().client_bytes == 0
 
 
-@pytest.mark.parametrize("end", [Mailbox.close, lambda box: (box.close_layer_side(), box.finish())])
-async def test_the_end_wakes_the_reader(end: Callable[[Mailbox], Any]) -> None:
+@pytest.mark.parametrize(
+    "steps", [[Mailbox.close], [Mailbox.close_layer_side, Mailbox.finish], [Mailbox.finish, Mailbox.close_layer_side]]
+)
+async def test_the_end_wakes_the_reader(steps: list[Callable[[Mailbox], Any]]) -> None:
     mailbox, read = Mailbox(), []
 
     async def reader() -> None:
@@ -392,9 +394,22 @@ async def test_the_end_wakes_the_reader(end: Callable[[Mailbox], Any]) -> None:
 
     async with anyio.create_task_group() as nursery:
         nursery.start_soon(reader)
-        await anyio.wait_all_tasks_blocked()
-        end(mailbox)
+        for step in steps:
+            await anyio.wait_all_tasks_blocked()
+            assert read == []
+            step(mailbox)
     assert read == [None]
+
+
+async def test_forgotten_events_leave_a_side_that_works() -> None:
+    mailbox = Mailbox(Inbox(messages=1, overflow="latest"))
+    mailbox.put({"type": "websocket.receive", "text": "client"}, 1)
+    mailbox.deliver(event("old"))
+    mailbox.deliver(event("dropped", kind="other"))
+    mailbox.forget_layer_events()
+    assert mailbox.deliver(event("new"))
+    mailbox.deliver(event("newest", kind="other"))
+    assert texts(mailbox) == ["client", 1, "newest"]
 
 
 def test_reprs_tell_the_state() -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from trichannels.events import Event
-from trichannels.exceptions import ConnectionClosed
+from trichannels.exceptions import ConnectionClosed, StopConsumer
 from trichannels.generic.http import AsyncHttpConsumer
 from trichannels.layers.memory import InMemoryChannelLayer
 
@@ -138,6 +138,20 @@ async def test_a_body_in_a_great_many_pieces_costs_no_more_than_its_bytes() -> N
         await consumer.http_request({"type": "http.request", "body": b"x", "more_body": True})
         await consumer.http_request({"type": "http.request", "body": b"", "more_body": True})
     assert len(consumer.body) == 1000
+
+
+async def test_above_the_limit_it_stops_and_keeps_nothing() -> None:
+    consumer, sent = AsyncHttpConsumer(), list[Event]()
+
+    async def base_send(event: Event) -> None:
+        sent.append(event)
+
+    consumer.base_send, consumer.max_body = base_send, 3
+    await consumer.http_request({"type": "http.request", "body": b"xxx", "more_body": True})
+    with pytest.raises(StopConsumer):
+        await consumer.http_request({"type": "http.request", "body": b"x", "more_body": True})
+    assert [event.get("status") for event in sent] == [413, None]
+    assert consumer.body == []
 
 
 class Countless(list[bytes]):
