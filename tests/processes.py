@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import httpx
@@ -105,13 +106,22 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: str, cwd: Path, pass_fds: tuple[int, ...] = ()) -> Iterator[Running]:
-    """Run ``python -m trichannels`` in ``cwd``; killed at the end of the block if it still lives."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONWARNINGS": ""}
+def running(
+    *arguments: str,
+    cwd: Path,
+    pass_fds: tuple[int, ...] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+    before: str = "",
+) -> Iterator[Running]:
+    """Run ``python -m trichannels`` in ``cwd``; killed at the end of the block if it still lives.
+
+    With ``before``, Python that runs before it in the same process.
+    """
+    start = ["-c", f"{before}; import runpy; runpy.run_module('trichannels', run_name='__main__')"]
     with subprocess.Popen(
-        [sys.executable, "-m", "trichannels", *arguments],
+        [sys.executable, *(start if before else ["-m", "trichannels"]), *arguments],
         cwd=cwd,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONWARNINGS": "", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -426,6 +426,45 @@ def test_the_third_ctrl_c_ends_even_a_busy_process(chat: Path) -> None:
     assert "Traceback" not in server.err
 
 
+STUCK = """
+import pathlib, time, trio
+async def application(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    await receive()
+    pathlib.Path("stuck").touch()
+    if scope["path"] == "/shielded":
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+    while scope["path"] == "/deaf":
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            time.sleep(0.01)
+    while True:
+        pass
+"""
+
+
+@pytest.mark.parametrize("path", ["/shielded", "/deaf", "/busy"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_application_that_does_not_end_is_ended_by_force(tmp_path: Path, path: str, number: signal.Signals) -> None:
+    (tmp_path / "site_app.py").write_text(STUCK)
+    arguments = ("serve", "site_app:application", *FREE, "--drain-time", "0.3")
+    sooner = "from trichannels.server import watchdog; watchdog.MARGIN = 0.5"
+    with running(*arguments, cwd=tmp_path, before=sooner) as server:
+        host, _, port = server.address().removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            deadline = time.monotonic() + 20
+            while not (tmp_path / "stuck").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert server.end(number) == 1
+    assert server.err.count("ended by force") == 1
+    assert "Traceback" not in server.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_start_that_hangs(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "site_app.py").write_text(

@@ -117,6 +117,17 @@ async def test_error_log_goes_to_a_file(tmp_path: Path) -> None:
     assert logging.getLogger("trichannels.server").propagate
 
 
+async def test_log_level_holds_for_the_error_log_and_is_undone(tmp_path: Path) -> None:
+    path = tmp_path / "error.log"
+    log = logging.getLogger("trichannels.server")
+    async with serving(echo_app, error_log=str(path), log_level="critical"):
+        log.error("not that")
+        log.critical("but that")
+    (line,) = path.read_text().splitlines()
+    assert line.endswith("[CRITICAL] but that")
+    assert log.isEnabledFor(logging.ERROR)
+
+
 async def test_log_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--access-log "):
         await serve(echo_app, access_log=str(tmp_path / "none" / "log"))

@@ -20,6 +20,7 @@ from .run import run_server, tune_gc
 from .serving import Server
 from .signals import interrupts_kill
 from .supervisor import Supervisor
+from .watchdog import obeyed_at_last
 from .worker import work
 
 
@@ -44,7 +45,7 @@ class ServeCommand:
         if self.config.reload or self.config.workers > 1:
             self._hold_workers()
         else:
-            run_alone(partial(run_server, self.load(), self.config, started=self.started))
+            run_alone(partial(run_server, self.load(), self.config, started=self.started, obeyed=obeyed_at_last))
         interrupts_kill()
         return CLEAN
 

@@ -11,14 +11,19 @@ Look = list[int] | None
 Looks = Mapping[str, Look]
 
 
+OURS = Path(__file__).resolve().parent.parent
+"""This package: a tool of the program, not a part of it, that an upgrade may change while it runs."""
+
+
 def imported_files(error: BaseException | None = None) -> set[str]:
-    """Return the Python files imported so far, and those that ``error`` and its causes came from."""
+    """Return the Python files imported so far, ours left out, and those that ``error`` and its causes came from."""
     found = {getattr(module, "__file__", None) for module in tuple(sys.modules.values())}
     while error is not None:
         found |= {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
         found.add(getattr(error, "filename", None))  # a SyntaxError's file has no frame
         error = error.__cause__ or error.__context__
-    return {str(Path(name).resolve()) for name in found if isinstance(name, str) and name.endswith(".py")}
+    files = {Path(name).resolve() for name in found if isinstance(name, str) and name.endswith(".py")}
+    return {str(file) for file in files if not file.is_relative_to(OURS)}
 
 
 def neighbours(files: Iterable[str], root: str) -> set[str]:

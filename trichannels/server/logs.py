@@ -38,7 +38,8 @@ def _directed(logger: logging.Logger, target: str, option: str, level: str) -> I
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])  # not by the attribute: loggers remember what is enabled
+        logger.propagate = before[1]
         handler.close()
 
 

@@ -13,26 +13,31 @@ PATIENCE_AFTER_INTERRUPT = (0.5, 0.0)
 
 
 @contextmanager
-def obeyed_signals(stop: Callable[[float], None], drain_time: float) -> Iterator[None]:
+def obeyed_signals(
+    stop: Callable[[float], None], drain_time: float, *, at_once: Callable[[float], None] = lambda seconds: None
+) -> Iterator[None]:
     """Call ``stop(seconds)`` in this trio run when a signal asks for it; for the main thread.
 
     SIGTERM gives ``drain_time``, Ctrl-C half a second, a second one none. The third needs no event loop any more: it
     ends the process also where an application's endless loop holds the thread. SIGHUP (the terminal was closed) is
-    taken as SIGTERM, unless the program was started with it ignored, as nohup does.
+    taken as SIGTERM, unless the program was started with it ignored, as nohup does. ``at_once`` is called as ``stop``
+    is, but in the signal handler, whatever the event loop is at.
     """
     token = trio.lowlevel.current_trio_token()
     interrupts = 0
 
     def obey(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
-        if number != signal.SIGINT:
-            token.run_sync_soon(stop, drain_time)
-        elif interrupts < len(PATIENCE_AFTER_INTERRUPT):
-            token.run_sync_soon(stop, PATIENCE_AFTER_INTERRUPT[interrupts])
+        patience = drain_time
+        if number == signal.SIGINT:
+            if interrupts == len(PATIENCE_AFTER_INTERRUPT):
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
+            patience = PATIENCE_AFTER_INTERRUPT[interrupts]
             interrupts += 1
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        token.run_sync_soon(stop, patience)
+        at_once(patience)
 
     heard = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +47,9 @@ def work(
     What keeps the application from starting is told to the parent, who shows it once.
     """
     leave_interrupts_to_the_parent()
+    if config.reload:
+        # Python knows a stale .pyc by its source's size and second of change: two edits within one may look alike.
+        sys.dont_write_bytecode = True
     with inherited(descriptors) as (line, listening):
         try:
             app = load()
