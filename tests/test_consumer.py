@@ -22,6 +22,7 @@ from trichannels.exceptions import (
 )
 from trichannels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from trichannels.inbox import Inbox
+from trichannels.instance import FOREIGN_PATIENCE
 from trichannels.layers import get_channel_layer
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.layers.registry import registered
@@ -497,7 +498,7 @@ def keep(sent: list[Event]) -> Send:
     return send
 
 
-async def test_on_a_foreign_server_a_full_client_side_closes_with_1013() -> None:
+async def test_on_a_foreign_server_a_client_side_that_stays_full_closes_with_1013(autojump_clock: object) -> None:
     class Narrow(Steps):
         inbox = Inbox(client_messages=3)
 
@@ -511,7 +512,7 @@ async def test_on_a_foreign_server_a_full_client_side_closes_with_1013() -> None
         await anyio.wait_all_tasks_blocked()
         assert await socket.receive_nothing(0)
         await socket.send_to("one too many")
-        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(FOREIGN_PATIENCE * 1.5)
         gates["0"].set()  # it has its grace; those that wait are discarded
         event = await socket.receive_output()
         assert (event["type"], event["code"]) == ("websocket.close", 1013)
@@ -519,7 +520,7 @@ async def test_on_a_foreign_server_a_full_client_side_closes_with_1013() -> None
     assert seen == ["connect", "0 begins", "0 ends", ("disconnect", 1013, 1013, "too slow: try again later")]
 
 
-async def test_so_does_one_that_is_full_of_bytes() -> None:
+async def test_so_does_one_that_is_full_of_bytes(autojump_clock: object) -> None:
     class Narrow(Steps):
         inbox = Inbox(client_bytes=1000)
 
@@ -529,9 +530,24 @@ async def test_so_does_one_that_is_full_of_bytes() -> None:
         await anyio.wait_all_tasks_blocked()
         await socket.send_to("ü" * 500)
         await socket.send_to("x")
-        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(FOREIGN_PATIENCE * 1.5)
         gates["0"].set()
         assert (await socket.receive_output())["code"] == 1013
+
+
+async def test_a_client_side_that_is_full_for_a_moment_loses_nothing(autojump_clock: object) -> None:
+    class Narrow(Steps):
+        inbox = Inbox(client_messages=1)
+
+    seen: list[Any] = []
+    gates = {str(number): anyio.Event() for number in range(4)}
+    async with connected(Narrow, seen=seen, gates=gates) as socket:
+        for number in range(4):
+            await socket.send_to(str(number))
+        await anyio.sleep(FOREIGN_PATIENCE / 2)
+        for gate in gates.values():
+            gate.set()
+    assert [text for text in seen if "begins" in str(text)] == [f"{number} begins" for number in range(4)]
 
 
 async def test_a_burst_is_no_slowness_on_a_server_that_gives_all_at_once() -> None:
@@ -939,7 +955,7 @@ async def test_to_start_a_task_in_disconnect_is_an_error_that_tells_the_cure() -
 async def test_other_protocols_are_served_too() -> None:
     class Worker(AsyncConsumer):
         async def job_done(self, message: Event) -> None:
-            await self.send({"type": "done", "by": repr(self.instance)})
+            await self.send({"type": "done", "by": repr(self._instance)})
             raise StopConsumer
 
     app = ApplicationCommunicator(Worker.as_asgi(), {"type": "channel", "channel": "jobs"})

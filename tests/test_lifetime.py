@@ -154,7 +154,7 @@ class Blocking(WebsocketConsumer):
 
     async def layer_dropped(self, event: Event) -> None:
         await anyio.sleep(0.001)
-        await self.instance.send({"type": "websocket.close"})
+        await self._instance.send({"type": "websocket.close"})
 
     def disconnect(self, code: int) -> None:
         self.run.disconnects.append(code)
@@ -319,6 +319,7 @@ SCENARIOS: dict[str, Callable[[str], Run]] = {
     "crowd failed": partial(Run, Crowd, ["nap", "fail", "nap"]),
     "overrun": partial(Run, Cut, ["flood", "nap"]),
     "slow": partial(Run, Slow, ["nap", "say", "ask", "say", "nap", "leave"], ours=True),
+    "slow elsewhere": partial(Run, Slow, ["nap", "say", "ask", "say"]),
     "blocking": partial(Run, Blocking, ["say"]),
     "silent": partial(Run, Silent, ["say", "leave"]),
     "page": partial(Run, Page, []),

@@ -29,7 +29,7 @@ class Ticker(AsyncWebsocketConsumer):
         await self.close(4000, "enough")
 
     async def disconnect(self, code: int) -> None:
-        self.ended.append((code, self.instance.error))
+        self.ended.append((code, self._instance.error))
 
 
 def late(app: ASGIApp, error: Exception) -> ASGIApp:

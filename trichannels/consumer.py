@@ -58,17 +58,17 @@ class AsyncConsumer:
 
     scope: Scope
     channel_layer: ChannelLayer
-    instance: Instance
+    _instance: Instance
     base_send: Callable[[Event], Any]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the whole life of one scope; raises what a handler raised, unwrapped, with a note of where."""
         layer = find_layer(scope, self.channel_layer_alias)
         self.scope = scope
-        self.instance = Instance(self, scope, receive, send, layer=layer)
+        self._instance = Instance(self, scope, receive, send, layer=layer)
         self.channel_layer = layer if layer is not None else NoLayer()  # type: ignore[assignment]
-        self.base_send = self._sender(self.instance)
-        await self.instance.run()
+        self.base_send = self._sender(self._instance)
+        await self._instance.run()
 
     def _sender(self, instance: Instance) -> Callable[[Event], Any]:
         return instance.send
@@ -116,23 +116,23 @@ class AsyncConsumer:
     @property
     def channel_name(self) -> str:
         """The name of this instance's own channel; "" where there is no layer."""
-        return self.instance.channel_name
+        return self._instance.channel_name
 
     @property
     def close_code(self) -> int | None:
         """The code with which the socket ends; None while it lives. Set before ``disconnect`` runs."""
-        return self.instance.ending.code if self.instance.ending else None
+        return self._instance.ending.code if self._instance.ending else None
 
     @property
     def close_reason(self) -> str:
         """The reason that came with the code."""
-        return self.instance.ending.reason if self.instance.ending else ""
+        return self._instance.ending.reason if self._instance.ending else ""
 
     @property
     def nursery(self) -> Nursery:
         """The socket's nursery: ``self.nursery.start_soon(task)`` runs until the socket ends."""
-        assert self.instance.nursery is not None
-        return self.instance.nursery
+        assert self._instance.nursery is not None
+        return self._instance.nursery
 
     async def send(self, message: Event) -> None:
         """Send an ASGI event; raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended."""
@@ -140,15 +140,15 @@ class AsyncConsumer:
 
     async def join(self, group: str) -> None:
         """Enter a group: its events arrive as handler calls. In force on return; left by itself at the end."""
-        await self.instance.join(group)
+        await self._instance.join(group)
 
     async def leave(self, group: str) -> None:
         """Leave a group."""
-        await self.instance.leave(group)
+        await self._instance.leave(group)
 
     def statistics(self) -> InstanceStatistics:
         """Return the numbers of this instance."""
-        return self.instance.statistics()
+        return self._instance.statistics()
 
     # ---- what the layer tells; counted, and ignored unless a consumer defines them
 
@@ -189,11 +189,11 @@ class SyncConsumer(AsyncConsumer):
 
     def join(self, group: str) -> None:  # type: ignore[override]
         """Enter a group, and wait until the membership is in force."""
-        call(self.instance.join, group)
+        call(self._instance.join, group)
 
     def leave(self, group: str) -> None:  # type: ignore[override]
         """Leave a group."""
-        call(self.instance.leave, group)
+        call(self._instance.leave, group)
 
 
 class _NurseryFromThread:

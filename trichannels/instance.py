@@ -30,6 +30,7 @@ from .nursery import Nursery, collapsed, sort_out
 log = logging.getLogger("trichannels.instance")
 
 TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
+FOREIGN_PATIENCE = 1.0  # seconds for which a full client side pauses the reading on servers that are not ours
 CLOSE_FRAME_TIMEOUT = 0.25  # seconds for the last frame, when disconnect() has used up all of its own
 
 Cause = Literal["disconnected", "closed", "stopped", "failed", "overrun", "cancelled"]
@@ -287,8 +288,8 @@ class Instance:
             kind = event["type"]
             if kind in ("websocket.disconnect", "http.disconnect"):
                 break
-            if self.transport is None and self.mailbox.client_full and self.ending is None:
-                self._overrun()  # to stop receiving would wedge other servers
+            if self.transport is None:
+                await self._brief_room()
             self.mailbox.put(event, _size(event))
             if self.transport is None:
                 await checkpoint()  # some servers return at once while they have more: let the worker take its turn
@@ -296,6 +297,13 @@ class Instance:
         self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
         self.mailbox.finish()
         await anyio.sleep_forever()  # until the worker has done what is left
+
+    async def _brief_room(self) -> None:
+        """On servers that are not ours: wait for room, but not for long. Not to receive would wedge some of them."""
+        with anyio.move_on_after(FOREIGN_PATIENCE):
+            await self.mailbox.client_room()
+        if self.mailbox.client_full:
+            self._overrun()
 
     async def _work(self) -> None:
         """Run handlers until the inbox is closed and empty, or the grace is over."""

@@ -293,3 +293,9 @@ async def test_a_cancelled_call_does_nothing(use: Callable[[InMemoryChannelLayer
         assert scope.cancelled_caught
         assert layer.statistics().waiting_messages == 1
         assert events.statistics().layer_messages == 0
+
+
+async def test_a_subscription_cannot_be_disconnected() -> None:
+    async with InMemoryChannelLayer() as layer:
+        with pytest.raises(InvalidChannelLayerError, match="no socket to disconnect"):
+            layer.subscribe("a", inbox=Inbox(overflow={"a": "disconnect"}))

@@ -61,7 +61,7 @@ class _Connecting(AsyncConsumer):
 
     def _begin(self) -> None:
         """``connect()`` begins now; raises :class:`ConnectionClosed` if the socket has ended meanwhile."""
-        ending = self.instance.ending
+        ending = self._instance.ending
         if ending is not None:
             raise ConnectionClosed(ending.code, ending.reason)
         self._begun = True
@@ -80,7 +80,7 @@ class AsyncWebsocketConsumer(_Connecting):
     async def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
-            await self.instance.join(group)  # a handler may be named join
+            await self._instance.join(group)  # a handler may be named join
         self._begin()
         try:
             await self.connect()
@@ -132,7 +132,7 @@ class AsyncWebsocketConsumer(_Connecting):
 
         Handlers that run get their grace, then ``disconnect(code)`` follows.
         """
-        if self.instance.ending is None:
+        if self._instance.ending is None:
             await self.base_send(close_event(code, reason))
 
     async def websocket_disconnect(self, message: Event) -> None:
@@ -186,7 +186,7 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
     def websocket_connect(self, message: Event) -> None:
         """Join ``groups``, then run ``connect()``."""
         for group in self.groups or ():
-            call(self.instance.join, group)
+            call(self._instance.join, group)
         call_soon(self._begin)  # on the loop's thread, where the end is decided too
         try:
             self.connect()
@@ -232,7 +232,7 @@ class WebsocketConsumer(_Connecting, SyncConsumer):
 
     def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
         """Close the socket, or refuse it before it is accepted. Does nothing once it has ended."""
-        if self.instance.ending is None:
+        if self._instance.ending is None:
             self.base_send(close_event(code, reason))
 
     def websocket_disconnect(self, message: Event) -> None:

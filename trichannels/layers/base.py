@@ -260,8 +260,14 @@ class ChannelLayer(ABC):
             async with layer.subscribe("chat.lobby", "prices") as events:
                 async for event in events: ...
 
-        Inside the block the memberships are in force; leaving it ends them. ``inbox`` bounds what waits.
+        Inside the block the memberships are in force; leaving it ends them. ``inbox`` bounds what waits; its policy
+        cannot be ``"disconnect"``, for there is no socket to close.
         """
+        if any(policy == "disconnect" for _, policy in inbox.rules):
+            raise InvalidChannelLayerError(
+                "subscribe(inbox=…): a subscription has no socket to disconnect; "
+                "choose drop_newest, drop_oldest or latest, and look for 'layer.dropped' events"
+            )
         return self._subscribed(groups, inbox)
 
     @asynccontextmanager

@@ -70,7 +70,6 @@ class SubscriptionsContract(ContractBase):
         ("overflow", "kept"),
         [
             ("drop_newest", [0, 1, 2]),
-            ("disconnect", [0, 1, 2]),
             ("drop_oldest", [7, 8, 9]),
             (Latest("number"), [7, 8, 9]),
         ],
