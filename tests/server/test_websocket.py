@@ -242,8 +242,8 @@ async def test_outbox_is_bounded_however_many_tasks_send() -> None:
         with trio.fail_after(10):
             while not connection._http._wire.full:  # type: ignore[union-attr]
                 await trio.sleep(0.01)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        assert connection._http._wire._waiting <= 60_000  # type: ignore[union-attr]
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        assert 50_000 < connection._http._wire._waiting <= 60_000  # type: ignore[union-attr]
         client.reset()
 
 
@@ -353,6 +353,33 @@ async def test_peer_that_leaves_behind_a_full_read_ahead_is_noticed_by_the_ping_
     assert gone == [(code, "")]
 
 
+async def test_who_asks_after_the_peer_has_left_is_told_at_once() -> None:
+    gone: list[tuple[int, str]] = []
+    done = trio.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = scope["extensions"][TRANSPORT]
+        assert (await receive())["code"] == 4001
+        transport.when_gone(lambda code, reason: gone.append((code, reason)))
+        done.set()
+
+    async def leaving(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = scope["extensions"][TRANSPORT]
+        transport.when_gone(lambda code, reason: gone.append((code, reason)))
+        await send({"type": "websocket.close", "code": 4000})
+        transport.when_gone(lambda code, reason: gone.append((code, reason)))
+
+    async with serving(websocket_app(late)) as server, await connect(server) as client:
+        await client.upgrade()
+        await client.close(4001, "bye")
+        await ended(done)
+    assert gone == [(4001, "bye")]
+    async with serving(websocket_app(leaving)) as server, await connect(server) as client:
+        await client.upgrade()
+        assert await client.closing() == (4000, "")
+    assert gone == [(4001, "bye")], "an application that has left is not left"
+
+
 async def test_pings_are_answered_while_the_application_does_not_read() -> None:
     done = trio.Event()
 
@@ -370,9 +397,14 @@ async def test_pings_are_answered_while_the_application_does_not_read() -> None:
 async def test_ping_flood_from_a_client_that_does_not_read_is_bounded() -> None:
     async with serving(echo_app, write_timeout=0.3) as server, await small_window(server) as client:
         await client.upgrade()
+        (connection,) = server._shared.connections
+        wire = connection._http._wire  # type: ignore[union-attr]
+        most = 0
         with trio.fail_after(10), suppress(trio.BrokenResourceError):
             while True:
+                most = max(most, wire._waiting)
                 await client.send(frame(PING, b"x" * 125) * 100)
+        assert most < 2 * 2**16 + 1000, "write_buffer, and the pongs to one reading"
         assert server.statistics().write_timeouts == 1
 
 
