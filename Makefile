@@ -9,13 +9,14 @@ DEMO = .venv
 TEST = .venv-test
 BIN = $(TEST)/bin
 
-.PHONY: help demo test suite lint clean
+.PHONY: help demo test suite lint soak clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   serve the chat on http://127.0.0.1:8000"
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
+	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
 	@echo "make clean  remove what these made"
 
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
@@ -29,6 +30,9 @@ lint: $(TEST)/.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+soak: $(TEST)/.ready
+	$(BIN)/python benchmarks/soak.py --connects 10000
 
 $(DEMO)/.ready: EXTRA = serve
 $(TEST)/.ready: EXTRA = dev

@@ -1,0 +1,1 @@
+"""Programs that load a server and measure it. Not installed; run them from a clone."""
