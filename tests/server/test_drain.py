@@ -11,6 +11,7 @@ import trio
 from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
 from trichannels.server import serve
 
+from .certificates import Certificates
 from .support import (
     TEXT,
     Client,
@@ -63,6 +64,22 @@ async def test_sockets_are_told_1012_and_the_application_too() -> None:
     assert gone == [(1012, "")] * 30
 
 
+async def test_goodbyes_are_spread_so_that_not_all_come_back_at_once() -> None:
+    told: list[float] = []
+
+    async def listen(client: Client) -> None:
+        assert await client.closing() == (1012, "")
+        told.append(trio.current_time())
+
+    async with serving(websocket_app(echo)) as server, AsyncExitStack() as opened, trio.open_nursery() as nursery:
+        for _ in range(40):
+            client = await opened.enter_async_context(await connect(server))
+            await client.upgrade()
+            nursery.start_soon(listen, client)
+        server.drain(10)  # one tenth of it, in twenty steps of random length
+    assert max(told) - min(told) > 0.2
+
+
 async def test_messages_read_before_the_drain_are_still_delivered() -> None:
     go = trio.Event()
     events: list[Event] = []
@@ -92,6 +109,15 @@ async def test_no_connection_is_taken_any_more_and_idle_ones_close() -> None:
             assert await client.rest() == b""
         with pytest.raises(OSError, match="connect"):
             await connect(server)
+
+
+async def test_half_a_tls_handshake_does_not_hold_the_drain(tls: Certificates) -> None:
+    options = {**tls.options, "handshake_timeout": 60}
+    async with serving(websocket_app(echo), **options) as server, await connect(server) as client:
+        await client.send(b"\x16\x03\x01")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        server.drain(60)
+        assert await client.rest() == b""
 
 
 async def test_a_running_request_may_finish() -> None:

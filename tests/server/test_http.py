@@ -1,7 +1,6 @@
 """HTTP through hypercorn's protocols, on our sockets and tasks."""
 
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 import trio
-import trustme
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -20,6 +18,7 @@ from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
 from trichannels.exceptions import ConnectionClosed, OutOfTurn
 from trichannels.server import Server, exchange, hypercorn_glue
 
+from .certificates import Certificates
 from .support import TEXT, connect, echo, frame, respond, serving, small_window, still_serves, websocket_app
 
 pytestmark = [pytest.mark.trio_only, pytest.mark.server, pytest.mark.usefixtures("descriptors")]
@@ -71,7 +70,7 @@ async def test_streaming_response() -> None:
         assert response.text == "".join(f"{number} " * 1000 for number in range(100)) + "end"
 
 
-async def test_http2_with_prior_knowledge_by_alpn_and_its_websockets(tls: "Certificates") -> None:
+async def test_http2_with_prior_knowledge_by_alpn_and_its_websockets(tls: Certificates) -> None:
     async with serving(HTTP(mirror), **tls.options) as server:
         async with httpx.AsyncClient(http2=True, http1=False, verify=tls.client) as client:
             response = await client.post(server.addresses[0] + "/two", content=b"x" * 100_000)
@@ -281,25 +280,6 @@ async def test_events_out_of_turn() -> None:
     async with serving(HTTP(eager)) as server, await connect(server) as client:
         assert (await client.get()).endswith(b"fine")
         assert server.statistics().failures == 0
-
-
-class Certificates:
-    """A server certificate for 127.0.0.1, and a client that trusts it."""
-
-    def __init__(self, folder: Path) -> None:
-        authority = trustme.CA()
-        certificate = authority.issue_cert("127.0.0.1", "localhost")
-        certificate.private_key_pem.write_to_path(folder / "key.pem")
-        for blob in certificate.cert_chain_pems:
-            blob.write_to_path(folder / "cert.pem", append=True)
-        self.options = {"certfile": str(folder / "cert.pem"), "keyfile": str(folder / "key.pem")}
-        self.client = ssl.create_default_context()
-        authority.configure_trust(self.client)
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> Certificates:
-    return Certificates(tmp_path)
 
 
 async def test_tls_for_http_and_websockets(tls: Certificates) -> None:

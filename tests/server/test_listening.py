@@ -86,3 +86,12 @@ def test_hypercorns_umask_and_owner_hold_for_unix_sockets(tmp_path: Path) -> Non
 def test_a_umask_that_is_no_number() -> None:
     with pytest.raises(ConfigError, match=r"^umask takes a whole number, not '077'$"):
         rights_of(ServerConfig(hypercorn={"umask": "077"}))
+
+
+def test_a_successors_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with open_sockets([f"unix:{path}"], 5):
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.bind(str(path))
+    assert path.exists()
