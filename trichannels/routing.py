@@ -94,11 +94,16 @@ class ProtocolTypeRouter:
             raise NoRoute(
                 f"No application configured for scope type {kind!r}; configured: {_names(self.application_mapping)}"
             )
-        elif self.layers:
+        elif self._carried(scope):
+            await app(scope, receive, send)
+        else:
             async with self._host.borrowed():
                 await app(self._with_layers(scope), receive, send)
-        else:
-            await app(scope, receive, send)
+
+    def _carried(self, scope: Scope) -> bool:
+        """Say whether an outer router keeps these very layers open already."""
+        carried = scope.get("channel_layers", {})
+        return all(carried.get(alias) is layer for alias, layer in self.layers.items())
 
     def _with_layers(self, scope: Scope) -> Scope:
         return {**scope, "channel_layers": {**scope.get("channel_layers", {}), **self.layers}}

@@ -153,6 +153,15 @@ class TestOwned:
             await get(router)
         assert app.scopes[0]["channel_layers"] == {"outer": outer, "default": inner}
 
+    async def test_a_layer_that_the_outer_router_carries_is_not_opened_again(self) -> None:
+        app, layer = Seen(), Layer()
+        router = ProtocolTypeRouter({"http": ProtocolTypeRouter({"http": app}, {"default": layer})}, {"default": layer})
+        async with router.opened():
+            await get(router)
+        await get(router)  # and in the degraded way
+        assert layer.log == ["layer opens", "layer closes"] * 2
+        assert [scope["channel_layers"] for scope in app.scopes] == [{"default": layer}] * 2
+
 
 class TestDegraded:
     """Nobody has: the first instance opens them, the last closes them."""
