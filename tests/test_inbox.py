@@ -251,6 +251,15 @@ async def test_latest_with_a_key_keeps_one_event_for_each_value() -> None:
     assert texts(mailbox) == ["3", "2", "5", "7", "8", "9"]
 
 
+async def test_latest_takes_any_value_as_a_key() -> None:
+    mailbox = Mailbox(Inbox(overflow=Latest("key")))
+    # What another serializer may bring: a tuple that holds a list. A text that looks like it is another key.
+    for text, key in [("1", (1, [2])), ("2", (1, [2])), ("3", "(1, [2])")]:
+        content = {"type": "event", "text": text, "key": key}
+        mailbox.deliver(Envelope(b"", lambda _, content=content: dict(content), kind="event"))  # type: ignore[misc]
+    assert texts(mailbox) == ["2", "3"]
+
+
 async def test_latest_drops_the_oldest_when_its_keys_are_too_many() -> None:
     mailbox = Mailbox(Inbox(messages=2, overflow=Latest("id")))
     for number in range(4):

@@ -91,10 +91,13 @@ class MessageTooLarge(TrichannelsError):
 
 
 class ChannelFull(TrichannelsError):
-    """The channel is at capacity; the message was not queued."""
+    """The channel is at its capacity in messages, or at its bound of bytes; the message was not queued."""
 
     def __init__(self, channel: str, capacity: int) -> None:
-        super().__init__(f"{channel!r} already holds {capacity} messages: read it faster or raise its capacity")
+        super().__init__(
+            f"{channel!r} has no room for this message: it takes {capacity} messages, and its bound of bytes; "
+            "read it faster, send less at once, or raise its bounds"
+        )
         self.channel, self.capacity = channel, capacity
 
 

@@ -34,7 +34,11 @@ class Latest:
     def of(self, envelope: "Envelope") -> Hashable:
         """Return what makes two events replace each other."""
         value = envelope.peek().get(self.key) if self.key else None
-        return envelope.group, envelope.type, value if isinstance(value, Hashable) else repr(value)
+        try:
+            hash(value)
+        except TypeError:  # a tuple may say that it is hashable, and hold a list
+            value = (type(value).__name__, repr(value))
+        return envelope.group, envelope.type, value
 
 
 Policy: TypeAlias = Literal["disconnect", "drop_newest", "drop_oldest", "latest"] | Latest
@@ -357,6 +361,11 @@ class Mailbox:
             self._room.ring()
         else:
             self._notice = None
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many events of the layer wait, and their bytes."""
+        return self._layer_count, self._layer_bytes
 
     # ---- the end
 

@@ -201,6 +201,23 @@ async def test_a_membership_of_a_loose_channel_ends_with_group_expiry(autojump_c
         assert await layer.receive(channel) == message(2)
 
 
+async def test_expired_memberships_are_forgotten_though_nobody_sends(autojump_clock: object) -> None:
+    async with InMemoryChannelLayer(group_expiry=10) as layer:
+        for number in range(20):
+            await layer.group_add(f"room-{number}", await layer.new_channel())
+            await anyio.sleep(2)
+        assert layer.statistics().memberships <= 5
+        assert layer.statistics().groups <= 5
+
+
+async def test_a_message_beyond_a_bound_in_bytes_is_not_said_to_meet_a_full_count() -> None:
+    async with InMemoryChannelLayer(buffer_bytes=10) as layer:
+        channel = layer.attach(Mailbox(Inbox(bytes=10)))
+        for name in (channel, "loose"):
+            with pytest.raises(ChannelFull, match="it takes 100 messages, and its bound of bytes"):
+                await layer.send(name, MESSAGE)
+
+
 async def test_a_membership_of_an_instance_does_not_expire(autojump_clock: object) -> None:
     async with InMemoryChannelLayer(group_expiry=10) as layer:
         mailbox = Mailbox()

@@ -105,14 +105,14 @@ class InMemoryChannelLayer(ChannelLayer):
 
     def statistics(self) -> LayerStatistics:
         board, ledger = self._board, self.ledger
-        inboxes = [mailbox.statistics() for mailbox in board.mailboxes.values()] if board else []
+        waiting = [mailbox.waiting for mailbox in list(board.mailboxes.values())] if board else []
         return LayerStatistics(
             instances=self._instances,
             channels=len(board.mailboxes) + len(board.buffers) if board else 0,
             groups=len(board.groups) if board else 0,
-            memberships=sum(map(len, board.memberships.values())) if board else 0,
-            waiting_messages=sum(i.layer_messages for i in inboxes) + (board.buffered_messages if board else 0),
-            waiting_bytes=sum(i.layer_bytes for i in inboxes) + (board.buffered_bytes if board else 0),
+            memberships=sum(map(len, list(board.memberships.values()))) if board else 0,
+            waiting_messages=sum(messages for messages, _ in waiting) + (board.buffered_messages if board else 0),
+            waiting_bytes=sum(size for _, size in waiting) + (board.buffered_bytes if board else 0),
             delivered=ledger.delivered,
             dropped=ledger.dropped,
             dropped_bytes=ledger.dropped_bytes,

@@ -78,6 +78,7 @@ class Switchboard:
         self.mailboxes: dict[str, Mailbox] = {}
         self.memberships: dict[str, set[str]] = {}
         self.groups: dict[str, dict[str, Deliverable]] = {}
+        self.loose: OrderedDict[tuple[str, str], LooseMember] = OrderedDict()  # by group and channel, oldest first
         self.buffers: OrderedDict[str, Buffer] = OrderedDict()
         self.buffered_messages = self.buffered_bytes = 0
         self.closed = False
@@ -114,12 +115,23 @@ class Switchboard:
             return
         member: Deliverable | None = self.mailboxes.get(channel)
         if member is None:
-            member = LooseMember(self, channel, anyio.current_time() + self.limits.group_expiry)
+            member = self._loose_member(group, channel)
         self.groups.setdefault(group, {})[channel] = member
         self.memberships.setdefault(channel, set()).add(group)
 
+    def _loose_member(self, group: str, channel: str) -> LooseMember:
+        """Return a new membership, and forget the expired ones: perhaps nobody ever sends to their groups."""
+        now = anyio.current_time()
+        for place, oldest in list(islice(self.loose.items(), 8)):
+            if oldest.until <= now:
+                self.leave(*place)
+        member = self.loose[group, channel] = LooseMember(self, channel, now + self.limits.group_expiry)
+        self.loose.move_to_end((group, channel))
+        return member
+
     def leave(self, group: str, channel: str) -> None:
         """Take a channel out of a group, and forget the group with its last member."""
+        self.loose.pop((group, channel), None)
         members = self.groups.get(group)
         if members is None or members.pop(channel, None) is None:
             return
@@ -159,7 +171,7 @@ class Switchboard:
         capacity = self.limits.get_capacity(channel)
         full = buffer is not None and len(buffer.items) >= capacity
         if full or self.buffered_bytes + envelope.size > self.buffer_bytes:
-            raise ChannelFull(channel, len(buffer.items) if buffer else 0)
+            raise ChannelFull(channel, capacity)
         if buffer is None:
             buffer = self.buffers[channel] = Buffer()
         self.buffers.move_to_end(channel)
@@ -214,6 +226,7 @@ class Switchboard:
         """Forget the loose channels' messages, and groups; mailboxes stay attached and keep what they hold."""
         self.groups.clear()
         self.memberships.clear()
+        self.loose.clear()
         for channel, buffer in list(self.buffers.items()):
             buffer.items.clear()
             self._forget_if_empty(channel, buffer)
