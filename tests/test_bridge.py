@@ -4,12 +4,13 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
-from anyio import to_thread
+from anyio import RunFinishedError, to_thread
 
 from trichannels.bridge import Bridge, async_to_sync, call, call_soon, current_bridge, sync_to_async
 from trichannels.exceptions import ConnectionClosed
@@ -251,3 +252,30 @@ def test_each_loop_has_a_bridge_of_its_own() -> None:
         return current_bridge()
 
     assert run_on_backend(mine) is not run_on_backend(mine)
+
+
+def test_an_abandoned_call_that_is_cancelled_while_it_calls_back_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        bridge, begun = Bridge(), anyio.Event()
+
+        async def wait() -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(bridge.run, call, wait)
+            await begun.wait()
+            nursery.cancel_scope.cancel()
+        await until(lambda: bridge.statistics().abandoned == 0)
+
+    anyio.run(main, backend="asyncio")  # on trio it waits on, until its loop ends
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("ending", [RunFinishedError(), CancelledError()])
+async def test_an_abandoned_call_that_finds_its_loop_ended_is_no_error(
+    ending: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with abandoned(Bridge(), Gate(), ending):
+        pass
+    assert caplog.records == []

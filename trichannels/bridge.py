@@ -6,12 +6,13 @@ No Django here. This is the plain bridge: a limit, order within an instance, hon
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
-from anyio import from_thread, to_thread
+from anyio import RunFinishedError, from_thread, to_thread
 from anyio.lowlevel import RunVar
 
 from .exceptions import ConnectionClosed
@@ -83,6 +84,8 @@ class _Job:
     def __init__(self, call: Callable[[], Any], over: Callable[["_Job"], None]) -> None:
         self._call, self._over = call, over
         self._call_on_loop = loop_caller()
+        # How an abandoned call ends when it calls back: no failure of its own.
+        self._ends = (ConnectionClosed, RunFinishedError, CancelledError, anyio.get_cancelled_exc_class())
         self._lock = threading.Lock()
         self._started = self._finished = self._left = False
 
@@ -105,7 +108,7 @@ class _Job:
                 self._tell(failure)
 
     def _tell(self, failure: BaseException | None) -> None:
-        if failure is not None and not isinstance(failure, ConnectionClosed):
+        if failure is not None and not isinstance(failure, self._ends):
             log.error("a call that was cancelled while it ran has failed", exc_info=failure)
         try:
             self._call_on_loop(partial(self._over, self))
