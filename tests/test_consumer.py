@@ -1,8 +1,10 @@
 """From event to method, and the life of a consumer: order, concurrency, backpressure, grace, errors, the goodbye."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Hashable
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -904,6 +906,113 @@ async def test_background_tasks_end_with_the_socket_and_are_counted() -> None:
         assert statistics.groups == ()
         assert statistics.channel
     assert seen == ["connect", "background ends", ("disconnect", 1000, 1000, "")]
+
+
+async def test_a_failed_task_ends_the_socket_at_once_whatever_the_others_do(autojump_clock: object) -> None:
+    found: list[Any] = []
+
+    class Failing(Recorder):
+        async def websocket_connect(self, message: Event) -> None:
+            await super().websocket_connect(message)
+            await self.join("room")
+            self.nursery.start_soon(self.lingering)
+            self.nursery.start_soon(self.failing)
+            found.append(self.statistics().tasks)
+
+        async def lingering(self) -> None:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(100)
+            found.append((self.statistics().state, self.statistics().groups))
+
+        async def failing(self) -> None:
+            await anyio.sleep(1)
+            raise ValueError("in the background")
+
+    async with InMemoryChannelLayer() as layer:
+        socket = socket_to(Failing, layer=layer)
+        await socket.connect()
+        await anyio.sleep(2)
+        assert layer.statistics().memberships == 0
+        with pytest.raises(ValueError, match="in the background"):
+            await socket.wait(200)
+    assert found == [2, ("failed", ())]
+
+
+async def test_disconnect_sees_the_context_variables_that_connect_has_set() -> None:
+    user: ContextVar[str] = ContextVar("user")
+
+    class Bound(Recorder):
+        async def websocket_connect(self, message: Event) -> None:
+            user.set("Ada")
+            await super().websocket_connect(message)
+
+        async def websocket_disconnect(self, message: Event) -> None:
+            self.seen.append(user.get())
+
+    seen: list[Any] = []
+    async with connected(Bound, seen=seen):
+        pass
+    assert seen == ["connect", "Ada"]
+
+
+async def test_a_server_that_raises_during_the_end_does_not_hide_the_error_that_ended_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    saying_goodbye, refused = anyio.Event(), anyio.Event()
+
+    class Failing(Recorder):
+        async def websocket_connect(self, message: Event) -> None:
+            raise KeyError("mine")
+
+        async def websocket_disconnect(self, message: Event) -> None:
+            saying_goodbye.set()
+            await refused.wait()
+
+    events = [{"type": "websocket.connect"}]
+
+    async def receive() -> Event:
+        if events:
+            return events.pop()
+        await saying_goodbye.wait()
+        refused.set()
+        raise OSError("the server's")
+
+    async def send(event: Event) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    with pytest.raises(KeyError, match="mine"):
+        await Failing.as_asgi()({"type": "websocket", "path": "/"}, receive, send)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["the server's"]
+
+
+@pytest.mark.parametrize("where", ["handler", "task", "disconnect"])
+def test_a_stray_cancellation_of_asyncio_is_a_failure_that_is_told(where: str) -> None:
+    async def stray() -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    class Awaiting(Recorder):
+        async def websocket_receive(self, message: Event) -> None:
+            if where == "handler":
+                await stray()
+            elif where == "task":
+                self.nursery.start_soon(stray)
+
+        async def websocket_disconnect(self, message: Event) -> None:
+            if where == "disconnect":
+                await stray()
+
+    async def main() -> None:
+        socket = socket_to(Awaiting)
+        await socket.connect()
+        await socket.send_to("a")
+        with pytest.raises(RuntimeError, match="nobody has cancelled us") as caught:
+            await (socket.disconnect() if where == "disconnect" else socket.wait())
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        assert "Awaiting" in caught.value.__notes__[0]
+
+    asyncio.run(main())
 
 
 async def test_a_nursery_that_is_cancelled_ends_the_socket() -> None:

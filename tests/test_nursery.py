@@ -168,3 +168,38 @@ async def test_an_error_beside_a_cancellation_is_not_separated_from_it() -> None
         async with collapsed():
             raise BaseExceptionGroup("", [ValueError(), await cancellation()])
     assert len(caught.value.exceptions) == 2
+
+
+async def test_a_failure_is_told_at_once_and_ends_the_others() -> None:
+    told: list[BaseException] = []
+    error = ValueError("told")
+
+    def failed(raised: BaseException) -> BaseException | None:
+        failures, cancelled = sort_out(raised)
+        told.extend(failures)
+        return cancelled
+
+    async def lingering() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            told.append(KeyError("the other ends after it"))
+
+    async def failing(early: bool, *, task_status: Any) -> None:
+        if early:
+            raise error
+        task_status.started()
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    async with anyio.create_task_group() as group:
+        nursery = Nursery(group, failed)
+        nursery.start_soon(lingering)
+        with pytest.raises(ValueError, match="told"):  # its caller's, who may go on
+            await nursery.start(failing, True)
+        assert (nursery.tasks, told) == (1, [])
+        await nursery.start(failing, False)
+        await anyio.sleep_forever()
+    assert told[0] is error
+    assert isinstance(told[1], KeyError)
+    assert nursery.tasks == 0

@@ -14,6 +14,7 @@ inbox and runs the handlers. Background tasks live in ``nursery``. Whatever ends
 import logging
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,6 +27,7 @@ from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
 from .inbox import Inbox, InboxStatistics, Item, Mailbox
 from .layers.base import ChannelLayer
 from .nursery import Nursery, collapsed, sort_out
+from .seam import being_cancelled
 
 log = logging.getLogger("trichannels.instance")
 
@@ -101,6 +103,7 @@ class Instance:
         self._gone = False  # receive() has told of the disconnect
         self._handlers = self._handled = self._discarded = 0
         self._sequences: dict[Hashable, anyio.Event] = {}
+        self._context = copy_context()
 
     def __repr__(self) -> str:
         return f"<Instance {self.described} {self.state}>"
@@ -269,7 +272,7 @@ class Instance:
             staff.start_soon(self._work, name=f"worker of {type(self.owner).__qualname__}")
             with self._judged():
                 async with anyio.create_task_group() as group:
-                    self.nursery = Nursery(group)
+                    self.nursery = Nursery(group, self._weigh)
                     try:
                         with self._reading:
                             await self._pump()
@@ -307,12 +310,15 @@ class Instance:
 
     async def _work(self) -> None:
         """Run handlers until the inbox is closed and empty, or the grace is over."""
-        with self._handling:
-            if self.owner.concurrency > 1:
-                await self._side_by_side()
-            else:
-                while (item := await self.mailbox.get()) is not None:
-                    await self._handle_next(item)
+        try:
+            with self._handling:
+                if self.owner.concurrency > 1:
+                    await self._side_by_side()
+                else:
+                    while (item := await self.mailbox.get()) is not None:
+                        await self._handle_next(item)
+        finally:
+            self._context = copy_context()
         self._discarded += self.mailbox.close()
         self._reading.cancel()
 
@@ -373,11 +379,21 @@ class Instance:
         try:
             yield
         except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
-            failures, cancelled = sort_out(raised)
-            for error in failures:
-                self._judge(error)
+            cancelled = self._weigh(raised)
             if cancelled is not None:
                 raise cancelled from None
+
+    def _weigh(self, raised: BaseException) -> BaseException | None:
+        """Judge each failure in ``raised``; return the cancellation that is left, if there is one."""
+        failures, cancelled = sort_out(raised)
+        for error in failures:
+            self._judge(error)
+        if cancelled is None or being_cancelled():
+            return cancelled
+        stray = RuntimeError("a cancellation came out of something that was awaited, but nobody has cancelled us")
+        stray.__cause__ = cancelled
+        self._judge(stray)
+        return None
 
     def _judge(self, error: BaseException) -> None:
         if isinstance(error, StopConsumer):
@@ -400,17 +416,19 @@ class Instance:
         self._detach()
         self._discarded += self.mailbox.close()
         if self.nursery is not None:
-            self.nursery.state = "over"
+            self.nursery.state, self.nursery.tasks = "over", 0  # asyncio's own cancel() stops some before they begin
         async with collapsed(), anyio.create_task_group() as group:
             if not self._gone:
                 group.start_soon(self._drain)
-            group.start_soon(self._goodbye, group.cancel_scope)
+            # With the context variables that connect() and the other handlers have set.
+            self._context.run(group.start_soon, self._goodbye, group.cancel_scope)
 
     async def _drain(self) -> None:
         """Discard what still comes, so that no server waits for us to take it."""
-        while not self._gone:
-            event = await self._receive()
-            self._gone = event["type"].endswith(".disconnect")
+        with self._judged():  # what a server raises here must not take the place of the error that ended us
+            while not self._gone:
+                event = await self._receive()
+                self._gone = event["type"].endswith(".disconnect")
 
     async def _goodbye(self, rest: CancelScope) -> None:
         with CancelScope(shield=True) as wall:

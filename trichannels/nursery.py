@@ -14,14 +14,16 @@ from .exceptions import ConnectionClosed
 class Nursery:
     """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
 
+    ``failed`` is told at once of what a task raised, and returns the cancellation in it, which goes on.
+
     An error in a task ends the instance as an error in a handler does. While the nursery ends, to start a task raises
     :class:`ConnectionClosed`, which is a normal end; once it has ended, in ``disconnect()``, RuntimeError.
     """
 
-    __slots__ = ("_group", "state", "tasks")
+    __slots__ = ("_failed", "_group", "state", "tasks")
 
-    def __init__(self, group: TaskGroup) -> None:
-        self._group, self.tasks = group, 0
+    def __init__(self, group: TaskGroup, failed: Callable[[BaseException], BaseException | None] | None = None) -> None:
+        self._group, self._failed, self.tasks = group, failed, 0
         self.state: Literal["open", "ending", "over"] = "open"
 
     def __repr__(self) -> str:
@@ -36,6 +38,7 @@ class Nursery:
         """Start ``func(*args)`` as a task that ends with the socket."""
         self._require_open()
         self._group.start_soon(self._counted, func, args, name=name or func)
+        self.tasks += 1
 
     async def start(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> Any:
         """Start ``func(*args, task_status=…)`` and wait until it calls ``task_status.started(value)``."""
@@ -49,22 +52,48 @@ class Nursery:
             raise RuntimeError("the nursery has ended before disconnect() began: await the work there instead")
 
     async def _counted(self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        with self._count():
-            await func(*args)
+        try:
+            with self._telling():
+                await func(*args)
+        finally:
+            self.tasks -= 1
 
     async def _counted_start(
         self, func: Callable[..., Awaitable[Any]], args: tuple[Any, ...], *, task_status: Any
     ) -> None:
-        with self._count():
-            await func(*args, task_status=task_status)
-
-    @contextmanager
-    def _count(self) -> Iterator[None]:
+        status = _Status(task_status)
         self.tasks += 1
         try:
-            yield
+            with self._telling(lambda: status.reported):  # until then, an error is start()'s
+                await func(*args, task_status=status)
         finally:
             self.tasks -= 1
+
+    @contextmanager
+    def _telling(self, when: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """Tell of a failure at once: a task group would keep it until the last of its tasks has ended."""
+        try:
+            yield
+        except BaseException as raised:
+            if self._failed is None or not when():
+                raise
+            left = self._failed(raised)
+            if left is raised:
+                raise
+            self._group.cancel_scope.cancel()
+            if left is not None:
+                raise left from None
+
+
+class _Status:
+    """A ``task_status`` that knows whether it has been reported to."""
+
+    def __init__(self, status: Any) -> None:
+        self._status, self.reported = status, False
+
+    def started(self, value: Any = None) -> None:
+        self._status.started(value)
+        self.reported = True
 
 
 def sort_out(raised: BaseException) -> tuple[list[BaseException], BaseException | None]:

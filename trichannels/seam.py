@@ -5,6 +5,7 @@ A bare reschedule costs a fifth of a stream between two tasks, and an inbox is w
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import anyio.lowlevel
 import trio
 from sniffio import AsyncLibraryNotFoundError, current_async_library  # trio brings it along
 
-__all__ = ["HostTask", "Wake", "backend", "loop_caller", "open_wake", "spawn_host"]
+__all__ = ["HostTask", "Wake", "backend", "being_cancelled", "loop_caller", "open_wake", "spawn_host"]
 
 
 def backend() -> str:
@@ -32,6 +33,17 @@ def loop_caller() -> Callable[[Callable[[], object]], object]:
     if backend() == "trio":
         return trio.lowlevel.current_trio_token().run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def being_cancelled() -> bool:
+    """Say whether a cancellation that the calling task has just caught was meant for it.
+
+    On asyncio, to await a task or future that somebody else has cancelled raises the same CancelledError.
+    """
+    if backend() == "trio" or anyio.current_effective_deadline() == -math.inf:
+        return True
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Wake(Protocol):
