@@ -738,3 +738,15 @@ async def test_close_to_a_client_that_does_not_read_does_not_wait() -> None:
         await client.upgrade()
         await ended(done)
         assert server.statistics().failures == 0
+
+
+@pytest.mark.parametrize(("payload", "code", "reason"), [(b"\x0f\xa1had enough", 4001, "had enough"), (b"", 1005, "")])
+async def test_a_close_between_fragments_is_a_close(payload: bytes, code: int, reason: str) -> None:
+    witness = Witness()
+    async with serving(websocket_app(witness)) as server, await connect(server) as client:
+        await client.upgrade()
+        await client.send(frame(TEXT, b"half", fin=False) + frame(CLOSE, payload))
+        assert await client.frame() == (CLOSE, payload)
+        assert await client.rest() == b""
+        await ended(witness.ended)
+    assert witness.events == [{"type": "websocket.disconnect", "code": code, "reason": reason}]

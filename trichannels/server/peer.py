@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 
 import trio
-from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
 from .messages import BYTES, Assembler, ReadAhead
@@ -31,6 +31,22 @@ SENDERS: dict[Opcode, Callable[[ServerProtocol, bytes], None]] = {
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 
+class Protocol(ServerProtocol):
+    """The library's, but for a close between the fragments of a message: that is legal, and answered in kind.
+
+    RFC 6455 section 5.4 lets control frames come there; the library answers 1002 (Autobahn's case 7.1.5).
+    """
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """As the library's. It is called for an open socket with a close frame received in that case alone."""
+        if self.state is OPEN and self.close_rcvd is not None:
+            self.close_sent, self.close_rcvd_then_sent = self.close_rcvd, True
+            bare = self.close_rcvd.code == CloseCode.NO_STATUS_RCVD
+            self.send_frame(Frame(Opcode.CLOSE, b"" if bare else self.close_rcvd.serialize()))
+            self.state = CLOSING
+        super().fail(code, reason)
+
+
 class Peer:
     """The far side of one socket. ``ended`` is its close code and reason, once it has left or was told to leave."""
 
@@ -42,7 +58,7 @@ class Peer:
         self.left = trio.Event()  # no byte will come any more
         self.ahead = ReadAhead()
         self._wire, self._nursery, self._limits, self._counters = wire, nursery, limits, counters
-        self._protocol: ServerProtocol | None = None
+        self._protocol: Protocol | None = None
         self._assembler = Assembler()
         self._raw = bytearray(rest)
         self._resumed = trio.lowlevel.ParkingLot()
@@ -138,7 +154,7 @@ class Peer:
 
     def open(self) -> None:
         """The handshake is done: parse what the client sent behind it, and begin to ping."""
-        self._protocol = ServerProtocol(state=OPEN, max_size=self._limits.max_message_size, logger=PROTOCOL_LOG)
+        self._protocol = Protocol(state=OPEN, max_size=self._limits.max_message_size, logger=PROTOCOL_LOG)
         self._nursery.start_soon(self._pulse.keep)
         self.parse()
 
