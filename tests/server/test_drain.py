@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
-from trichannels.server import serve
+from trichannels.server import Server, serve
 
 from .certificates import Certificates
 from .support import (
@@ -260,6 +260,40 @@ async def test_cancelling_serve_cancels_connections_and_still_shuts_the_lifespan
             nursery.cancel_scope.cancel()
     assert order == ["websocket cancelled", "lifespan"]
     assert server.statistics().connections == 0
+
+
+async def test_cancelling_serve_tells_the_peers_to_come_back() -> None:
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def cancellable(task_status: trio.TaskStatus[Server]) -> None:
+            with scope:
+                await serve(websocket_app(echo), bind="127.0.0.1:0", task_status=task_status)
+
+        server = await nursery.start(cancellable)
+        async with await connect(server) as client:
+            await client.upgrade()
+            scope.cancel()
+            assert await client.closing() == (1012, "")
+            await client.rest()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/http"])
+async def test_the_wall_forgets_the_scopes_of_an_application_that_has_ended(path: str) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        scope["extensions"][TRANSPORT].bound(anyio.CancelScope())
+        if scope["type"] == "http":
+            await respond(send)
+        else:
+            await send({"type": "websocket.accept"})
+
+    async with serving(app) as server:
+        async with await connect(server) as client:
+            await (client.get(path) if path == "/http" else client.upgrade(path))
+        await until_down(server)
+        assert server._shared.wall._bounds == set()
 
 
 async def test_a_socket_that_is_upgraded_while_draining_is_refused() -> None:
