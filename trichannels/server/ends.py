@@ -47,11 +47,21 @@ class SocketEnd:
                 return sent
 
     async def receive_some(self, size: int) -> bytes:
+        """Always a checkpoint, and one only: waiting for bytes is one itself."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            data = self.sock.recv(size)
+        except BlockingIOError:
+            pass
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # cancelled from here on, what was read would be lost
+            return data
         while True:
+            await trio.lowlevel.wait_readable(self.sock)
             try:
                 return self.sock.recv(size)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
+                continue
 
     async def finish(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)

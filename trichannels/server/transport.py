@@ -76,7 +76,8 @@ class WebSocketTransport:
 
     async def receive(self) -> Event:
         """Return the next event, in the end ``websocket.disconnect`` as often as asked. Cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
+        if not self._connected or self._peer.ahead or self._peer.ended is not None:
+            await trio.lowlevel.checkpoint()  # parking below is one, too
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}

@@ -59,7 +59,6 @@ class Wire:
 
     async def read(self) -> bytes:
         """Return what has come, or ``b""`` once no more will come, for whatever reason. Cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
         try:
             return await self.end.receive_some(READ_SIZE)
         except BROKEN:
