@@ -494,7 +494,7 @@ def test_ctrl_c_during_the_import_leaves_no_traceback(tmp_path: Path) -> None:
 def test_the_garbage_collector_is_tuned_unless_told_not_to(chat: Path, options: list[str], tuned: bool) -> None:
     with running("serve", "site_app:application", *FREE, *options, cwd=chat) as server:
         frozen: Any = ask(server.address())["frozen"]
-        assert (frozen > 0) is tuned
+        assert (frozen > 5_000) is tuned  # Python 3.12 has some hundreds frozen from the start
         assert server.end(signal.SIGTERM) == 0
 
 
