@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from trichannels.seam import backend, loop_caller, open_wake, spawn_host
+from trichannels.seam import backend, being_cancelled, loop_caller, loop_clock, open_wake, spawn_host
 
 from .conftest import BACKEND
 from .loops import run_on_backend
@@ -195,3 +195,24 @@ def test_a_loop_that_ends_takes_its_host_tasks_along() -> None:
     ended: list[str] = []
     run_on_backend(main)
     assert ended == ["ended"]
+
+
+async def test_the_loops_clock_is_anyios(autojump_clock: object) -> None:
+    clock = loop_clock()
+    before = clock()
+    assert before <= anyio.current_time()
+    await anyio.sleep(10)
+    assert clock() - before == pytest.approx(10, abs=1)
+
+
+async def test_a_cancellation_is_ours_if_somebody_has_cancelled_us() -> None:
+    seen: list[bool] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            seen.append(being_cancelled())
+            raise
+    assert seen == [True]
+    assert being_cancelled() is (backend() == "trio")

@@ -1,8 +1,8 @@
 """The bounded queue of one application instance: two sides under one order of arrival.
 
 *Client side*: what the socket brought. Never dropped; the reader asks for room first (backpressure).
-*Layer side*: what other instances sent. Never waits; when it is full, the overflow policy decides, and what is dropped
-is counted and told in one reserved slot.
+*Layer side*: what other instances sent. Never waits; when it is full, the overflow policy decides, and what is dropped,
+or waits for longer than the layer's ``expiry``, is counted and told in one reserved slot.
 
 ``Inbox`` is the setting, ``Mailbox`` the queue. Nothing here knows ASGI or a layer.
 """
@@ -12,10 +12,11 @@ from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 from .exceptions import InvalidChannelLayerError
-from .seam import open_wake
+from .seam import loop_clock, open_wake
 
 Message: TypeAlias = dict[str, Any]
 
@@ -59,12 +60,19 @@ class Ledger:
 class Envelope:
     """One event on its way to many: encoded once, opened by each reader for itself."""
 
-    __slots__ = ("_decode", "_seen", "group", "payload", "size", "type")
+    __slots__ = ("_decode", "_seen", "group", "payload", "size", "type", "until")
 
     def __init__(
-        self, payload: bytes, decode: Callable[[bytes], Message], *, kind: str = "", group: str | None = None
+        self,
+        payload: bytes,
+        decode: Callable[[bytes], Message],
+        *,
+        kind: str = "",
+        group: str | None = None,
+        until: float = inf,
     ) -> None:
         self.payload, self.size, self.type, self.group = payload, len(payload), kind, group
+        self.until = until  # the loop's time at which it is too old to be read
         self._decode = decode
         self._seen: Message | None = None
 
@@ -204,6 +212,7 @@ class Mailbox:
         "_layer_count",
         "_layer_open",
         "_notice",
+        "_now",
         "_reader",
         "_room",
         "conflated",
@@ -227,6 +236,7 @@ class Mailbox:
         self._dropped = 0
         self._notice: Dropped | None = None
         self._latest: dict[Hashable, Envelope] = {}
+        self._now = loop_clock()
         self._reader = open_wake()
         self._room = open_wake()
 
@@ -277,6 +287,16 @@ class Mailbox:
         self._reader.ring()
         return True
 
+    def _expire(self) -> None:
+        """Drop what has waited for too long; the oldest comes first."""
+        now = self._now()
+        while oldest := next((item for item in self._items if isinstance(item, Envelope)), None):
+            if oldest.until > now:
+                return
+            self._items.remove(oldest)
+            self._taken(oldest)
+            self._count_expired(oldest)
+
     def _fits(self, envelope: Envelope) -> bool:
         return self._layer_count < self.messages and self._layer_bytes + envelope.size <= self.limits.bytes
 
@@ -295,6 +315,9 @@ class Mailbox:
 
     def _make_room(self, policy: Policy, envelope: Envelope) -> bool:
         """Apply the overflow policy; True if ``envelope`` may now be queued."""
+        self._expire()
+        if self._fits(envelope):
+            return True
         if _yields(policy) and envelope.size <= self.limits.bytes:
             while not self._fits(envelope) and self._drop_oldest():
                 pass
@@ -316,9 +339,17 @@ class Mailbox:
         return False
 
     def _count_drop(self, envelope: Envelope) -> None:
-        self._dropped += 1
         self.ledger.dropped += 1
         self.ledger.dropped_bytes += envelope.size
+        self._tell(envelope)
+
+    def _count_expired(self, envelope: Envelope) -> None:
+        self.ledger.expired += 1
+        self._tell(envelope)
+
+    def _tell(self, envelope: Envelope) -> None:
+        """Note in the reserved slot that the reader will not see ``envelope``."""
+        self._dropped += 1
         if self._notice is None:
             self._notice = Dropped()
             self._items.append(self._notice)
@@ -332,20 +363,21 @@ class Mailbox:
 
     async def get(self) -> Item | None:
         """Wait for the next item in order of arrival; None when all is read and no more can come."""
-        while not self._items:
+        while (item := self.get_nowait()) is None:
             if not self._client_open and not self._layer_open:
                 return None
             await self._reader.sleep()
-        return self._take()
+        return item
 
     def get_nowait(self) -> Item | None:
         """Return the next item if there is one."""
-        return self._take() if self._items else None
-
-    def _take(self) -> Item:
-        item = self._items.popleft()
-        self._taken(item)
-        return item
+        while self._items:
+            item = self._items.popleft()
+            self._taken(item)
+            if not isinstance(item, Envelope) or item.until > self._now():
+                return item
+            self._count_expired(item)
+        return None
 
     def _taken(self, item: Item) -> None:
         if isinstance(item, Envelope):

@@ -14,7 +14,7 @@ import anyio.lowlevel
 import trio
 from sniffio import AsyncLibraryNotFoundError, current_async_library  # trio brings it along
 
-__all__ = ["HostTask", "Wake", "backend", "being_cancelled", "loop_caller", "open_wake", "spawn_host"]
+__all__ = ["HostTask", "Wake", "backend", "being_cancelled", "loop_caller", "loop_clock", "open_wake", "spawn_host"]
 
 
 def backend() -> str:
@@ -44,6 +44,11 @@ def being_cancelled() -> bool:
         return True
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def loop_clock() -> Callable[[], float]:
+    """Return the running loop's clock, in seconds: what ``anyio.current_time`` tells, for a fifth of its price."""
+    return trio.current_time if backend() == "trio" else asyncio.get_running_loop().time
 
 
 class Wake(Protocol):

@@ -218,6 +218,23 @@ async def test_a_message_beyond_a_bound_in_bytes_is_not_said_to_meet_a_full_coun
                 await layer.send(name, MESSAGE)
 
 
+async def test_what_waits_in_an_inbox_expires_and_is_told(autojump_clock: object) -> None:
+    async with InMemoryChannelLayer(expiry=10, capacity=2) as layer, layer.subscribe("room") as events:
+        await layer.group_send("room", message(1))
+        await anyio.sleep(6)
+        await layer.group_send("room", message(2))
+        await anyio.sleep(6)
+        await layer.group_send("room", message(3))  # the first has expired, and has made room
+        told = {"type": "layer.dropped", "count": 1, "bytes": len(layer.seal(message(1)).payload), "groups": ["room"]}
+        assert [await events.receive() for _ in range(3)] == [message(2), told, message(3)]
+        await layer.group_send("room", message(4))
+        await anyio.sleep(11)
+        assert await events.receive() == told
+        statistics = layer.statistics()
+        assert (statistics.expired, statistics.dropped, statistics.waiting_messages) == (2, 0, 0)
+        assert events.statistics().dropped == 2
+
+
 async def test_a_membership_of_an_instance_does_not_expire(autojump_clock: object) -> None:
     async with InMemoryChannelLayer(group_expiry=10) as layer:
         mailbox = Mailbox()

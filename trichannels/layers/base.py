@@ -303,7 +303,8 @@ class ChannelLayer(ABC):
             raise BadEvent(f"a message's 'type' must be a str, not {kind!r}")
         if kind.startswith("layer.") or kind in _RESERVED:
             raise BadEvent(f"{kind!r}: types that begin with 'layer.' come from the layer itself; choose another name")
-        return Envelope(payload, self.serializer.decode, kind=kind, group=group)
+        until = anyio.current_time() + self.expiry
+        return Envelope(payload, self.serializer.decode, kind=kind, group=group, until=until)
 
     # ---- Channels' names
 
