@@ -394,6 +394,26 @@ async def test_concurrency_lets_so_many_run_and_no_more() -> None:
             gate.set()
 
 
+async def test_what_waits_for_one_of_several_handlers_waits_in_the_inbox_and_is_counted(autojump_clock: object) -> None:
+    class Stuck(Recorder):
+        concurrency = 2
+
+        async def websocket_receive(self, message: Event) -> None:
+            self.seen.append(self)
+            await anyio.sleep_forever()
+
+    seen: list[Any] = []
+    async with connected(Stuck, seen=seen, timeout=20) as socket:
+        for text in "abcde":
+            await socket.send_to(text)
+        await anyio.wait_all_tasks_blocked()
+        consumer = seen[-1]
+        assert consumer.statistics().handlers == 2
+        assert consumer.statistics().inbox.client_messages == 3
+    assert consumer.statistics().handled == 3  # with connect
+    assert consumer.statistics().discarded == 3
+
+
 async def test_events_of_one_key_follow_each_other_and_others_pass() -> None:
     seen: list[Any] = []
     gates: dict[str, anyio.Event] = {}

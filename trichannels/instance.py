@@ -326,12 +326,13 @@ class Instance:
         """Run up to ``concurrency`` handlers at once; the first one, ``connect``, alone."""
         slots = anyio.Semaphore(self.owner.concurrency)
         async with collapsed(), anyio.create_task_group() as crew:
+            await slots.acquire()
             while (item := await self.mailbox.get()) is not None:
                 if not self._begun:
                     await self._handle_next(item)
                     continue
-                await slots.acquire()
                 crew.start_soon(self._handle_beside, item, slots)
+                await slots.acquire()  # before the next is taken: what waits is the inbox's to bound and to count
 
     async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
