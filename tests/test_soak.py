@@ -25,12 +25,15 @@ async def test_nothing_remains(descriptors: None) -> None:
         result = await soak(SMALL)
     assert not result.faults, str(result)
     assert sum(result.crowd.values()) == SMALL.connects
-    # It has been what it says: sockets were opened, applications failed, the server cut off whom it should.
+    # It has been what it says: sockets were opened, applications failed, and the server cut off whom it should.
     counted = result.tally["server"]
     assert counted["accepted"] == SMALL.connects + len(FIRST)
     assert counted["websockets_accepted"] > SMALL.connects / 2
     assert counted["failures"] == result.tally["failures"] > 0
-    assert min(counted[name] for name in ("write_timeouts", "pong_timeouts", "close_timeouts")) > 0
+    shares = {part.name: part.share for part in MIX if part.slow}
+    assert counted["close_timeouts"] >= shares["ignores the close"]
+    # On a busy machine, a ping may be on its way to a client before the server has filled its window.
+    assert counted["write_timeouts"] + counted["pong_timeouts"] >= shares["stall in flood"] + shares["answers no ping"]
 
 
 def test_half_of_the_clients_vanish_in_the_middle() -> None:

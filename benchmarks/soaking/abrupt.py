@@ -176,7 +176,7 @@ async def half_close_in_flood(site: Site) -> None:
 
 async def stall_in_flood(site: Site) -> None:
     async with site.websocket(small=True) as peer:
-        await peer.say("flood")
+        await peer.say("deluge")
         await peer.is_reset()
 
 

@@ -20,6 +20,7 @@ from trichannels.routing import ProtocolTypeRouter, URLRouter, path
 GRACE = 0.05  # seconds for running handlers: most of them are cut off in the middle
 TICK = 0.05
 FLOOD = bytes(2**15)
+DELUGE = bytes(2**20)  # fills at once what the kernel holds for a client that does not read
 NEVER = 3600.0
 
 
@@ -85,6 +86,10 @@ class Soaked(AsyncWebsocketConsumer):
     async def do_flood(self) -> None:
         while True:
             await self.send(bytes_data=FLOOD)
+
+    async def do_deluge(self) -> None:
+        while True:
+            await self.send(bytes_data=DELUGE)
 
     async def do_shout(self) -> None:
         for _ in range(10):
