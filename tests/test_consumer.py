@@ -16,6 +16,7 @@ from trichannels.consumer import AsyncConsumer, NoLayer, SyncConsumer, get_handl
 from trichannels.events import Event, Receive, Scope, Send
 from trichannels.exceptions import (
     BadEvent,
+    ConfigError,
     ConnectionClosed,
     InvalidChannelLayerError,
     NoHandler,
@@ -33,6 +34,35 @@ from trichannels.testing.errors import SocketRefused
 from trichannels.testing.websocket import WebsocketCommunicator
 
 from .sockets import OurTransport, connected, socket_to
+
+# ---- its settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("concurrency", "2"),
+        ("concurrency", 0),
+        ("disconnect_grace", None),
+        ("disconnect_grace", -1),
+        ("disconnect_timeout", "5"),
+        ("disconnect_timeout", True),
+        ("inbox", {"messages": 3}),
+        ("groups", "chat"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_told_where_the_class_is_made(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^Chat.{name} must be "):
+        type("Chat", (AsyncWebsocketConsumer,), {name: value})
+
+
+def test_a_name_that_means_nothing_to_a_consumer_is_its_own() -> None:
+    type("Job", (AsyncConsumer,), {"groups": "of its own"})
+
+
+def test_a_setting_may_be_computed() -> None:
+    type("Chat", (WebsocketConsumer,), {"concurrency": property(lambda self: 3), "disconnect_grace": float("inf")})
+
 
 # ---- from type to method
 

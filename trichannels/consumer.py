@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from .bridge import async_to_sync, call, call_soon, current_bridge
 from .events import ASGIApp, Event, Receive, Scope, Send
-from .exceptions import BadEvent, InvalidChannelLayerError, NoHandler
+from .exceptions import BadEvent, ConfigError, InvalidChannelLayerError, NoHandler
 from .inbox import DEFAULT_INBOX, Inbox
 from .instance import Instance, InstanceStatistics
 from .layers.base import ChannelLayer
@@ -41,6 +41,19 @@ class NoLayer:
         )
 
 
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
+SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "concurrency": (lambda value: isinstance(value, int) and value >= 1, "an int of at least 1"),
+    "disconnect_grace": (_is_seconds, "a number of seconds, 0 or more"),
+    "disconnect_timeout": (_is_seconds, "a number of seconds, 0 or more"),
+    "inbox": (lambda value: isinstance(value, Inbox), "an Inbox(messages=…, bytes=…, overflow=…)"),
+    "groups": (lambda value: not isinstance(value, str), "a list of names, not one str: its letters would be joined"),
+}
+
+
 class AsyncConsumer:
     """One instance for each scope; an event of type ``chat.message`` runs ``await self.chat_message(event)``.
 
@@ -60,6 +73,14 @@ class AsyncConsumer:
     channel_layer: ChannelLayer
     _instance: Instance
     base_send: Callable[[Event], Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, (fits, needed) in SETTINGS.items():
+            value = vars(cls).get(name)
+            ours = name in vars(cls) and hasattr(super(cls, cls), name)
+            if ours and not hasattr(value, "__get__") and not fits(value):
+                raise ConfigError(f"{cls.__qualname__}.{name} must be {needed}, not {value!r}")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the whole life of one scope; raises what a handler raised, unwrapped, with a note of where."""
@@ -103,6 +124,10 @@ class AsyncConsumer:
     def handles(self, event_type: str) -> bool:
         """Say whether there is a handler for events of this type."""
         return hasattr(self, event_type.replace(".", "_"))
+
+    def passes_on(self, event_type: str) -> bool:
+        """Say whether the handler of this event type does nothing but send the event as it is."""
+        return False
 
     def order_key(self, message: Event) -> Hashable | None:
         """With ``concurrency`` above 1: events for which this returns the same key are handled one after the other.

@@ -13,7 +13,7 @@
     ├── ChannelFull                                the channel is at capacity; nothing was queued
     ├── LayerClosed                (RuntimeError)  the layer is not open
     ├── InvalidChannelLayerError   (ValueError)    a layer that is configured wrongly, or not at all
-    ├── ConfigError                (ValueError)    a server option or command line that is wrong
+    ├── ConfigError                (ValueError)    a server option, command line or consumer's setting that is wrong
     ├── InvalidRoute               (ValueError)    a route that cannot work, found where it is made
     ├── NoRoute                    (ValueError)    no application is mapped to a scope's type or channel
     ├── StartupFailed              (RuntimeError)  the application refused to start, or took too long
@@ -116,7 +116,7 @@ class InvalidChannelLayerError(TrichannelsError, ValueError):
 
 
 class ConfigError(TrichannelsError, ValueError):
-    """A server option or a command line is wrong; the text is the one line to show the user."""
+    """A server option, a command line or a consumer's setting is wrong; the text is the one line to show the user."""
 
 
 class InvalidRoute(TrichannelsError, ValueError):
