@@ -7,9 +7,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 
 DEMO = .venv
 TEST = .venv-test
+BENCH = .venv-bench
 BIN = $(TEST)/bin
 
-.PHONY: help demo test suite lint soak clean
+.PHONY: help demo test suite lint soak bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
+	@echo "make bench  every figure of docs/performance.md, against the peers; half an hour"
 	@echo "make clean  remove what these made"
 
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
@@ -34,9 +36,18 @@ lint: $(TEST)/.ready
 soak: $(TEST)/.ready
 	$(BIN)/python benchmarks/soak.py --connects 10000
 
+bench: $(BENCH)/.ready $(BENCH)/node
+	$(BENCH)/bin/python -m benchmarks.bench
+
+# Node is one of the peers, and is left out where there is none.
+$(BENCH)/node: $(BENCH)/.ready
+	@mkdir -p $@
+	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $@ ws@8 || echo "Node's ws is left out: npm could not get it"
+
 $(DEMO)/.ready: EXTRA = serve
 $(TEST)/.ready: EXTRA = dev
-$(DEMO)/.ready $(TEST)/.ready: pyproject.toml
+$(BENCH)/.ready: EXTRA = bench
+$(DEMO)/.ready $(TEST)/.ready $(BENCH)/.ready: pyproject.toml
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(OLD_ENOUGH)' 2>/dev/null; then \
 		echo "trichannels needs Python 3.11 or newer: install it, or say where it is with PYTHON=/path/to/python" >&2; exit 2; fi
 	@echo "Making $(@D) with $(PYTHON)"
@@ -45,4 +56,4 @@ $(DEMO)/.ready $(TEST)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) .venv-3.* dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(TEST) $(BENCH) .venv-3.* dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache

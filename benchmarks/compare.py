@@ -8,46 +8,52 @@ the peers alternate; medians and ratios are of the same run. ``--json FILE`` kee
 
 import argparse
 import gc
-import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.comparing.load import Stalled
 from benchmarks.comparing.modes import MODES, Plan
 from benchmarks.comparing.peers import PEERS
-from benchmarks.comparing.process import free_port, raise_limits, served
-from benchmarks.comparing.report import Run, table
+from benchmarks.comparing.process import end_in_order, free_port, raise_limits, served
+from benchmarks.comparing.report import Run, as_json, table, versions
 
-QUICK = Plan(seconds=0.2, messages=2_000, sizes=(50,), warm_up=0.02)
+QUICK = Plan(seconds=0.2, messages=2_000, sizes=(50,), warm_up=0.02, settle=0.2)
+Tell = Callable[[str], None]
 
 
-def compare(
-    mode: str, peers: Sequence[str], pairs: int, plan: Plan, tell: Callable[[str], None] = lambda line: None
-) -> Run:
+def compare(mode: str, peers: Sequence[str], pairs: int, plan: Plan, tell: Tell = lambda line: None) -> Run:
     """Run every peer ``pairs`` times, one after the other. A peer that cannot run is left out, and says why."""
-    run = Run(mode=mode, peers=[name for name in peers if not _left_out(name, tell)])
+    run = Run(mode=mode, peers=[name for name in peers if not _left_out(name, mode, tell)])
     raise_limits()
     gc.disable()
-    for number in range(pairs):
-        # The other way round each time: nobody always runs behind the same one.
-        for name in run.peers[:: -1 if number % 2 else 1]:
-            port = free_port()
-            try:
-                with served(PEERS[name].command(port), port) as server:
-                    figures = MODES[mode](server, plan)
-            except (Stalled, OSError) as error:
-                tell(f"{number + 1}/{pairs} {name}: FAILED, {error!r}\n" + "\n".join(error.__notes__))
-                run.failures.append(f"{name}: {error!r}")
-                continue
-            tell(f"{number + 1}/{pairs} {name}: " + "; ".join(f"{key} {value:.1f}" for key, value in figures.items()))
-            run.add(name, figures)
-            gc.collect()
+    try:
+        for number in range(pairs):
+            # The other way round each time: nobody always runs behind the same one.
+            for name in run.peers[:: -1 if number % 2 else 1]:
+                _round(run, name, plan, tell)
+                gc.collect()
+    finally:
+        gc.enable()
     return run
 
 
-def _left_out(name: str, tell: Callable[[str], None]) -> bool:
-    missing = PEERS[name].missing()
+def _round(run: Run, name: str, plan: Plan, tell: Tell) -> None:
+    port = free_port()
+    try:
+        with served(PEERS[name].command(port), port) as server:
+            figures = MODES[run.mode](server, plan)
+    except (Stalled, OSError) as error:
+        run.failures.append("\n".join([f"{name}: {error!r}", *getattr(error, "__notes__", ())]))
+        tell(f"FAILED {run.failures[-1]}")
+    else:
+        run.add(name, figures)
+        tell(f"{name}: " + "; ".join(f"{figure} {value:.1f}" for figure, value in figures.items()))
+
+
+def _left_out(name: str, mode: str, tell: Tell) -> bool:
+    missing = PEERS[name].missing(mode)
     if missing:
         tell(f"{name} is left out: there is no {missing}")
     return bool(missing)
@@ -57,7 +63,7 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
-def main() -> int:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", required=True, help=f"some of {','.join(MODES)}, or all")
     parser.add_argument("--peers", default="all", help=f"some of {','.join(PEERS)}, or all")
@@ -66,21 +72,22 @@ def main() -> int:
     parser.add_argument("--sizes", type=numbers, default=(1000,), help="sockets of a group (default: 1000)")
     parser.add_argument("--in-flight", type=numbers, default=(1, 8), help="broadcasts at a time (default: 1,8)")
     parser.add_argument("--quick", action="store_true", help="see whether it works; the figures mean nothing")
-    parser.add_argument("--json", type=Path, help="a file to which the figures are added")
-    options = parser.parse_args()
-    plan = QUICK if options.quick else Plan(
-        seconds=options.seconds, sizes=options.sizes, in_flight=options.in_flight
-    )  # fmt: skip
+    parser.add_argument("--json", type=Path, help="a file for every figure")
+    return parser
+
+
+def main() -> int:
+    end_in_order()
+    options = arguments().parse_args()
+    plan = QUICK if options.quick else Plan(seconds=options.seconds, sizes=options.sizes, in_flight=options.in_flight)
     peers = list(PEERS) if options.peers == "all" else options.peers.split(",")
-    failures = 0
+    runs = []
     for mode in list(MODES) if options.mode == "all" else options.mode.split(","):
-        run = compare(mode, peers, options.pairs, plan, print)
-        failures += len(run.failures)
-        print(f"\n{table(run)}\n")
+        runs.append(compare(mode, peers, options.pairs, plan, partial(print, flush=True)))
+        print(f"\n{table(runs[-1])}\n\nVersions: {versions(runs)}\n", flush=True)
         if options.json:
-            with options.json.open("a") as file:
-                file.write(json.dumps(run.as_json(), ensure_ascii=False) + "\n")
-    return 1 if failures else 0
+            options.json.write_text(as_json(runs))
+    return 1 if any(run.failures for run in runs) else 0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def split(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         start, length = 2, data[1]
         if length == 126:
             start, length = 4, int.from_bytes(data[2:4])
-        if length > 126 or len(data) < start + length:
+        if data[1] > 126 or len(data) < start + length:
             break
         frames.append((data[0] & 15, data[start : start + length]))
         data = data[start + length :]

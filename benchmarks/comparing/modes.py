@@ -24,7 +24,9 @@ class Plan:
     in_flight: tuple[int, ...] = (1, 8)
     echoes: int = 10
     """Sockets that echo at the same time."""
-    warm_up: float = 0.3
+    warm_up: float = 0.5
+    settle: float = 5.0
+    """How long to wait, at most, for a server to come to rest before its memory or CPU time is read."""
 
 
 Figures = dict[str, float]
@@ -34,7 +36,7 @@ Load = Callable[[Callable[[int], bool]], int]
 def cost(server: Server, plan: Plan, load: Load) -> float:
     """Return the server's CPU microseconds for each of what ``load`` counts."""
     load(until(plan.warm_up, plan.messages))
-    server.wait_until_idle()
+    server.wait_until_idle(plan.settle)
     before = server.cpu()
     done = load(until(plan.seconds, plan.messages))
     return (server.cpu() - before) / done * MICRO
@@ -71,7 +73,7 @@ def _sizes(server: Server, plan: Plan, path: str) -> Figures:
     figures: Figures = {}
     for size in plan.sizes:
         figures |= _fan_out(server, plan, path, size)
-        server.wait_until_idle()
+        server.wait_until_idle(plan.settle)
     return figures
 
 
@@ -79,10 +81,10 @@ def memory(server: Server, plan: Plan) -> Figures:
     """How much the server grows for each socket in a group that is silent."""
     figures: Figures = {}
     with sockets(server.port, "/group", max(plan.sizes) // 10) as crowd:
-        server.wait_until_idle()
+        server.wait_until_idle(plan.settle)
         before = server.pss()
         crowd.connect(max(plan.sizes))
-        server.wait_until_idle()
+        server.wait_until_idle(plan.settle)
         figures[f"{max(plan.sizes):,} sockets, KiB each"] = (server.pss() - before) / max(plan.sizes) / 1024
     return figures
 
@@ -112,7 +114,7 @@ def pause(server: Server, plan: Plan) -> Figures:
     for size in plan.sizes:
         with sockets(server.port, "/unchanged", size) as crowd, probing(server.port) as probe:
             crowd.broadcast(1, until(0, 0))
-            server.wait_until_idle()
+            server.wait_until_idle(plan.settle)
             probe.start()
             crowd.broadcast(1, until(plan.seconds, plan.messages))
             figures[f"{size:,} sockets, longest wait, ms"] = probe.longest() * 1000

@@ -20,17 +20,23 @@ class Peer:
 
     command: Command
     needs: tuple[str, ...] = ()
+    likes: tuple[str, ...] = ()
+    """What it uses where it is there."""
     title: str
+    without: tuple[str, ...] = ()
+    """Modes that it has nothing for."""
 
-    def missing(self) -> str:
+    def missing(self, mode: str) -> str:
         """Return what keeps it from running here, or an empty string."""
+        if mode in self.without:
+            return f"{mode} in it"
         lacking = [name for name in self.needs if name != "node" and find_spec(name) is None]
         if "node" in self.needs and (shutil.which("node") is None or ws_folder() is None):
             lacking.append("node, and its package ws (make bench gets it)")
         return ", ".join(lacking)
 
     def versions(self) -> dict[str, str]:
-        found = {name: _version(name) for name in self.needs}
+        found = {name: _version(name) for name in (*self.needs, *self.likes)}
         if "node" in self.needs:
             found["ws"] = _ws_version()
         return found
@@ -102,7 +108,13 @@ PEERS = {
         title="bare ASGI, uvicorn", command=uvicorn("bare"), needs=("uvicorn", "uvloop", "websockets")
     ),
     "asgi-granian": Peer(title="bare ASGI, granian", command=granian("bare"), needs=("granian", "uvloop")),
-    "websockets": Peer(title="websockets, broadcast()", command=program("websockets_server"), needs=("websockets",)),
+    "websockets": Peer(
+        title="websockets, broadcast()",
+        command=program("websockets_server"),
+        needs=("websockets",),
+        likes=("uvloop",),
+        without=("http",),
+    ),
     "node": Peer(title="Node ws", command=node, needs=("node",)),
 }
 
@@ -123,7 +135,7 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "?"
+        return "is not here"
 
 
 def _ws_version() -> str:
