@@ -11,6 +11,7 @@ from trichannels.bridge import async_to_sync, current_bridge
 from trichannels.exceptions import BadEvent, ChannelFull, InvalidChannelLayerError, InvalidName, LayerClosed
 from trichannels.inbox import Inbox, Mailbox
 from trichannels.layers.memory import InMemoryChannelLayer
+from trichannels.layers.serializers import Message, MsgpackSerializer
 
 from ..loops import run_on_backend
 
@@ -233,6 +234,29 @@ async def test_what_waits_in_an_inbox_expires_and_is_told(autojump_clock: object
         statistics = layer.statistics()
         assert (statistics.expired, statistics.dropped, statistics.waiting_messages) == (2, 0, 0)
         assert events.statistics().dropped == 2
+
+
+async def test_a_message_is_encoded_once_however_many_read_it() -> None:
+    class Counting(MsgpackSerializer):
+        encoded = decoded = 0
+
+        def encode(self, message: Message) -> bytes:
+            Counting.encoded += 1
+            return super().encode(message)
+
+        def decode(self, payload: bytes) -> Message:
+            Counting.decoded += 1
+            return super().decode(payload)
+
+    async with (
+        InMemoryChannelLayer(serializer=Counting()) as layer,
+        layer.subscribe("room") as first,
+        layer.subscribe("room") as second,
+    ):
+        await layer.group_send("room", MESSAGE)
+        assert (Counting.encoded, Counting.decoded) == (1, 0)
+        assert await first.receive() == await second.receive() == MESSAGE
+        assert (Counting.encoded, Counting.decoded) == (1, 2)
 
 
 async def test_a_membership_of_an_instance_does_not_expire(autojump_clock: object) -> None:
