@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 
 from trichannels.events import Receive, Scope, Send
 from trichannels.generic.http import AsyncHttpConsumer
-from trichannels.generic.websocket import AsyncWebsocketConsumer
+from trichannels.generic.websocket import AsyncWebsocketConsumer, JsonWebsocketConsumer
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.routing import ProtocolTypeRouter, URLRouter, path
 from trichannels.security.websocket import OriginValidator
@@ -64,6 +64,13 @@ class Chat(AsyncWebsocketConsumer):
         return self.channel_layer
 
 
+class Shout(JsonWebsocketConsumer):
+    """Blocking handlers, which the bridge runs in threads."""
+
+    def receive_json(self, content: Any, **kwargs: Any) -> None:
+        self.send_json({"shouted": content["text"].upper()})
+
+
 class Hello(AsyncHttpConsumer):
     """Greets by HTTP, and tells of the layers."""
 
@@ -74,7 +81,8 @@ class Hello(AsyncHttpConsumer):
 
 def router(name: str) -> ProtocolTypeRouter:
     """Make the application once more, with a layer of its own."""
-    sockets = URLRouter([path("echo/", echo), path("rooms/", URLRouter([path("<slug:room>/", Chat.as_asgi())]))])
+    rooms = URLRouter([path("<slug:room>/", Chat.as_asgi())])
+    sockets = URLRouter([path("echo/", echo), path("shout/", Shout.as_asgi()), path("rooms/", rooms)])
     pages = URLRouter([path("hello/<str:who>/", Hello.as_asgi())])
     guarded = OriginValidator(sockets, ["https://example.com"])
     return ProtocolTypeRouter({"websocket": guarded, "http": pages}, layers={"default": Layer(name)})

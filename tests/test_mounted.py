@@ -104,6 +104,9 @@ def use(server: Served, at: str) -> None:
     with server.connect(f"{at}/echo/") as peer:
         peer.send("héllo")
         assert peer.recv(timeout=10) == "héllo"
+    with server.connect(f"{at}/shout/") as peer:
+        peer.send('{"text": "hello"}')
+        assert peer.recv(timeout=10) == '{"shouted": "HELLO"}'
     with server.connect(f"{at}/rooms/lobby/") as ann, server.connect(f"{at}/rooms/lobby/") as bob:
         ann.send("hi all")
         assert [ann.recv(timeout=10), bob.recv(timeout=10)] == ["hi all", "hi all"]
