@@ -22,6 +22,7 @@ from trichannels.exceptions import ConnectionClosed, StopConsumer
 from trichannels.generic.http import AsyncHttpConsumer
 from trichannels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from trichannels.inbox import Inbox
+from trichannels.layers import switchboard
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.protocol import Conversation
 from trichannels.seam import backend
@@ -326,6 +327,12 @@ SCENARIOS: dict[str, Callable[[str], Run]] = {
 }
 
 FAILING = {"failed", "failed aside", "crowd failed"}
+
+
+@pytest.fixture(autouse=True)
+def pauses_after_each_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broadcast lets others run now and then; here as often as it can."""
+    monkeypatch.setattr(switchboard, "CHUNK", 1)
 
 
 @pytest.mark.trio_only

@@ -43,6 +43,26 @@ class Transport(Protocol):
         """
 
 
+class Shared(Protocol):
+    """An event that many sockets may send unchanged; whoever frames it first leaves the frame for the others."""
+
+    type: str
+    frame: bytes | None
+
+    def peek(self) -> Mapping[str, Any]:
+        """Return the event, not to be changed."""
+
+
+class Broadcasting(Protocol):
+    """A transport that can take a shared event without waiting."""
+
+    async def send(self, event: Event) -> None:
+        """ASGI's ``send``, as the application was given it."""
+
+    def write_shared(self, event: Shared) -> bool:
+        """Write the event now, in order with what was sent before; False if it must take the ordinary way."""
+
+
 def transport_of(scope: Scope) -> Transport | None:
     """Return our server's transport, or None on any other server."""
     transport: Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)

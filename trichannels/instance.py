@@ -22,9 +22,9 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from .events import Event, Receive, Scope, Send, transport_of
+from .events import Broadcasting, Event, Receive, Scope, Send, transport_of
 from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
-from .inbox import Inbox, InboxStatistics, Item, Mailbox
+from .inbox import Envelope, Inbox, InboxStatistics, Item, Mailbox
 from .layers.base import ChannelLayer
 from .nursery import Nursery, collapsed, sort_out
 from .seam import being_cancelled
@@ -76,6 +76,9 @@ class Owner(Protocol):
     def handles(self, event_type: str) -> bool:
         """Say whether there is a handler for events of this type."""
 
+    def passes_on(self, event_type: str) -> bool:
+        """Say whether the handler of this event type does nothing but send the event as it is."""
+
     def order_key(self, message: Event) -> Hashable | None:
         """Name the sequence that an event belongs to when handlers run concurrently; None for no order."""
 
@@ -102,6 +105,7 @@ class Instance:
         self._closed = False  # the application has closed, or refused, the socket
         self._gone = False  # receive() has told of the disconnect
         self._handlers = self._handled = self._discarded = 0
+        self._from_layer = 0  # handlers that have an event of the layer: no later one may overtake it
         self._sequences: dict[Hashable, anyio.Event] = {}
         self._context = copy_context()
 
@@ -176,8 +180,24 @@ class Instance:
             raise ConnectionClosed from error
         if event["type"] == "websocket.accept":
             self._accepted = True
+            if self._may_write_through():
+                self.mailbox.direct = self._write_through
         elif event["type"] in ("websocket.close", "websocket.http.response.body"):
             self._closed = True
+
+    def _may_write_through(self) -> bool:
+        """Say whether nobody stands between a handler that sends an event unchanged and the transport itself."""
+        own = getattr(self.transport, "write_shared", None) is not None and getattr(self.transport, "send", None)
+        return own == self._send and self.owner.passes_on("websocket.send")
+
+    def _write_through(self, envelope: Envelope) -> bool:
+        """Let an event that is a frame already go straight to the socket; False to let it wait for its turn."""
+        if envelope.type != "websocket.send" or self._from_layer or self.ending is not None:
+            return False
+        transport: Broadcasting = self.transport  # type: ignore[assignment] # _may_write_through() has seen to it
+        written = transport.write_shared(envelope)
+        self._handled += written
+        return written
 
     async def join(self, group: str) -> None:
         """Enter a group; in force when this returns, left by itself when the socket ends."""
@@ -336,6 +356,8 @@ class Instance:
 
     async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
+        from_layer = item.type != "client"
+        self._from_layer += from_layer
         try:
             with self._judged():
                 event = item.open()
@@ -345,6 +367,7 @@ class Instance:
                 else:
                     await self._handle_in_turn(key, event)
         finally:
+            self._from_layer -= from_layer
             slots.release()
 
     async def _handle_in_turn(self, key: Hashable, event: Event) -> None:
@@ -360,8 +383,13 @@ class Instance:
                 del self._sequences[key]
 
     async def _handle_next(self, item: Item) -> None:
-        with self._judged():
-            await self._handle(item.open())
+        from_layer = item.type != "client"
+        self._from_layer += from_layer
+        try:
+            with self._judged():
+                await self._handle(item.open())
+        finally:
+            self._from_layer -= from_layer
 
     async def _handle(self, event: Event) -> None:
         if event.get("type") == f"{self.protocol}.disconnect":

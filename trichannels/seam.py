@@ -14,7 +14,17 @@ import anyio.lowlevel
 import trio
 from sniffio import AsyncLibraryNotFoundError, current_async_library  # trio brings it along
 
-__all__ = ["HostTask", "Wake", "backend", "being_cancelled", "loop_caller", "loop_clock", "open_wake", "spawn_host"]
+__all__ = [
+    "HostTask",
+    "Wake",
+    "backend",
+    "being_cancelled",
+    "breathe",
+    "loop_caller",
+    "loop_clock",
+    "open_wake",
+    "spawn_host",
+]
 
 
 def backend() -> str:
@@ -126,6 +136,13 @@ class AsyncioWake:
             await self._sleeper
         finally:
             self._sleeper = None
+
+
+async def breathe() -> None:
+    """Let others run, in the middle of work that must not be left half done. On asyncio, whose own ``cancel()`` no
+    shield stops, others have to wait instead."""
+    if backend() == "trio":
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def open_wake() -> Wake:

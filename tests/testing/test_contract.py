@@ -136,7 +136,7 @@ class Nameless(InMemoryChannelLayer):
 
     async def group_send(self, group: str, message: Message) -> Position | None:
         self.require_open()
-        self.board.fan_out(group, self.seal(message, group))
+        await self.board.fan_out(group, self.seal(message, group))
         return None
 
 

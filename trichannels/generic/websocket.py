@@ -66,6 +66,15 @@ class _Connecting(AsyncConsumer):
             raise ConnectionClosed(ending.code, ending.reason)
         self._begun = True
 
+    def passes_on(self, event_type: str) -> bool:
+        """Say so for ``websocket.send``, unless a subclass has a handler or a dispatch of its own."""
+        mine = type(self)
+        return (
+            event_type == "websocket.send"
+            and mine.websocket_send in _OUR_SENDS  # type: ignore[attr-defined]
+            and mine.dispatch in (AsyncConsumer.dispatch, SyncConsumer.dispatch)
+        )
+
     def _has_begun(self) -> bool:
         # A consumer with a websocket_connect() of its own may never call ours.
         return self._begun or type(self).websocket_connect not in _OURS  # type: ignore[attr-defined]
@@ -278,3 +287,4 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
 
 _OURS = (AsyncWebsocketConsumer.websocket_connect, WebsocketConsumer.websocket_connect)
+_OUR_SENDS = (AsyncWebsocketConsumer.websocket_send, WebsocketConsumer.websocket_send)

@@ -86,7 +86,7 @@ class InMemoryChannelLayer(ChannelLayer):
 
     async def group_send(self, group: str, message: Message) -> Position | None:
         await checkpoint()
-        self.board.fan_out(require_group_name(group), self.seal(message, group))
+        await self.board.fan_out(require_group_name(group), self.seal(message, group))
         return None
 
     async def flush(self) -> None:

@@ -13,9 +13,11 @@ import anyio
 
 from ..exceptions import ChannelFull, LayerClosed
 from ..inbox import Envelope, Ledger, Mailbox
+from ..seam import breathe
 from .serializers import Message
 
 # The first letter after the "!" says what a channel of this process is: an instance's, or one from new_channel().
+CHUNK = 256  # members of a group that are served before others get a turn
 ATTACHED, LOOSE = "i", "n"
 
 
@@ -142,13 +144,15 @@ class Switchboard:
         if not joined:
             del self.memberships[channel]
 
-    def fan_out(self, group: str, envelope: Envelope) -> None:
-        """Deliver to every member."""
-        members = self.groups.get(group)
-        if members:
-            # A copy: an overrun member leaves while we go through them.
-            for member in tuple(members.values()):
+    async def fan_out(self, group: str, envelope: Envelope) -> None:
+        """Deliver to every member, with a breath for others after each ``CHUNK``; it cannot be cancelled half way."""
+        members = self.groups.get(group, {})
+        # A copy: an overrun member leaves while we go through them, and in a pause anybody may.
+        for count, (channel, member) in enumerate(tuple(members.items()), 1):
+            if members.get(channel) is member:
                 member.deliver(envelope)
+            if not count % CHUNK:
+                await breathe()
 
     # ---- direct sends
 

@@ -164,6 +164,13 @@ class Peer:
             SENDERS[opcode](self._protocol, data)
             self._flush(self._protocol)
 
+    def write_frame(self, frame: bytes) -> bool:
+        """Write a frame that was made for many; False if the socket takes no more."""
+        if self._protocol is None or self._protocol.state is not OPEN:
+            return False
+        self._wire.write_nowait(frame)
+        return True
+
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake, unless it has begun; the peer has ``close_timeout`` seconds for its part."""
         if self._protocol is not None and self._protocol.state is OPEN:

@@ -5,9 +5,9 @@ from typing import Any
 
 import trio
 from anyio import CancelScope
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 
-from ..events import Event
+from ..events import Event, Shared, check_sent
 from ..exceptions import BadEvent, ConnectionClosed
 from ..protocol import Conversation
 from .drain import Wall
@@ -111,6 +111,15 @@ class WebSocketTransport:
             self.conversation.state = before
             raise
 
+    def write_shared(self, event: Shared) -> bool:
+        """See :class:`trichannels.events.Broadcasting`: framed once for all its receivers (RFC 6455 section 5.6)."""
+        if self.conversation.state != "open" or self._wire.full or self._peer.ended is not None:
+            return False
+        frame = event.frame
+        if frame is None:
+            frame = event.frame = _framed(event.peek())
+        return bool(frame) and self._peer.write_frame(frame)
+
     def _accept(self, event: Event) -> None:
         self._wire.write_nowait(bytes(acceptance(self._answer, event, self._scope["subprotocols"])))
         self._log(101)
@@ -186,6 +195,17 @@ class WebSocketTransport:
             self._peer.finish()
         self._peer.hurry()
         await self._peer.left.wait()
+
+
+def _framed(event: Mapping[str, Any]) -> bytes:
+    """Return a ``websocket.send`` event as a frame, or nothing for one that its receivers should complain of."""
+    try:
+        check_sent(event)
+    except BadEvent:
+        return b""
+    text = event.get("text")
+    opcode, data = (Opcode.BINARY, bytes(event["bytes"])) if text is None else (Opcode.TEXT, text.encode())
+    return bytes(Frame(opcode, data).serialize(mask=False))
 
 
 SENDERS: dict[str, Callable[[WebSocketTransport, Event], None]] = {
