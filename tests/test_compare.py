@@ -10,6 +10,7 @@ from benchmarks.comparing.frames import PAYLOAD, PING, TEXT, head, masked, split
 from benchmarks.comparing.goals import table_of_goals
 from benchmarks.comparing.load import Stalled
 from benchmarks.comparing.modes import MODES, Plan
+from benchmarks.comparing.peers import PEERS
 from benchmarks.comparing.process import free_port, served
 from benchmarks.comparing.report import Run, as_json, cell, from_json, table
 
@@ -18,16 +19,22 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("peer", "modes"), [("trichannels", MODES), ("websockets", ("echo", "fanout", "churn"))])
-def test_every_mode_runs(peer: str, modes: tuple[str, ...]) -> None:
-    for mode in modes:
-        run = compare(mode, [peer], 1, SMALL)
-        assert not run.failures
-        assert [list(values) for values in run.figures.values()] == [[peer]] * len(run.figures) != []
+def test_every_mode_runs(descriptors: None) -> None:
+    port = free_port()
+    with served(PEERS["trichannels"].command(port), port) as server:
+        for mode, measure in MODES.items():
+            assert measure(server, SMALL), mode
 
 
 @pytest.mark.server
-def test_a_server_that_ends_is_an_error_that_tells_why() -> None:
+def test_peers_are_compared(descriptors: None) -> None:
+    run = compare("fanout", ["trichannels", "websockets"], 1, SMALL)
+    assert not run.failures
+    assert [list(values) for values in run.figures.values()] == [["trichannels", "websockets"]] * len(SMALL.in_flight)
+
+
+@pytest.mark.server
+def test_a_server_that_ends_is_an_error_that_tells_why(descriptors: None) -> None:
     with (
         pytest.raises(Stalled, match="exit code 2") as caught,
         served(["python3", "no such file"], free_port()),
