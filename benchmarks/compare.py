@@ -8,6 +8,7 @@ the peers alternate; medians and ratios are of the same run. ``--json FILE`` kee
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -63,15 +64,28 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
+def names(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return what reads some of the ``known`` names, or ``all``."""
+
+    def some(text: str) -> list[str]:
+        found = list(known) if text == "all" else text.split(",")
+        if strange := set(found) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(strange)}: there is {', '.join(known)}, or all")
+        return found
+
+    return some
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mode", required=True, help=f"some of {','.join(MODES)}, or all")
-    parser.add_argument("--peers", default="all", help=f"some of {','.join(PEERS)}, or all")
+    parser.add_argument("--mode", type=names(list(MODES)), required=True, help=f"some of {','.join(MODES)}, or all")
+    parser.add_argument("--peers", type=names(list(PEERS)), default="all", help=f"some of {','.join(PEERS)}, or all")
     parser.add_argument("--pairs", type=int, default=5, help="rounds of each peer (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="load for each figure (default: 1)")
     parser.add_argument("--sizes", type=numbers, default=(1000,), help="sockets of a group (default: 1000)")
     parser.add_argument("--in-flight", type=numbers, default=(1, 8), help="broadcasts at a time (default: 1,8)")
     parser.add_argument("--quick", action="store_true", help="see whether it works; the figures mean nothing")
+    parser.add_argument("--tune-gc", action="store_true", help="give the peers the collector's thresholds that we set")
     parser.add_argument("--json", type=Path, help="a file for every figure")
     return parser
 
@@ -80,10 +94,11 @@ def main() -> int:
     end_in_order()
     options = arguments().parse_args()
     plan = QUICK if options.quick else Plan(seconds=options.seconds, sizes=options.sizes, in_flight=options.in_flight)
-    peers = list(PEERS) if options.peers == "all" else options.peers.split(",")
+    if options.tune_gc:
+        os.environ["TUNE_GC"] = "1"  # the servers inherit it
     runs = []
-    for mode in list(MODES) if options.mode == "all" else options.mode.split(","):
-        runs.append(compare(mode, peers, options.pairs, plan, partial(print, flush=True)))
+    for mode in options.mode:
+        runs.append(compare(mode, options.peers, options.pairs, plan, partial(print, flush=True)))
         print(f"\n{table(runs[-1])}\n\nVersions: {versions(runs)}\n", flush=True)
         if options.json:
             options.json.write_text(as_json(runs))
