@@ -1,5 +1,6 @@
 """From frames to messages, and the bounded queue of messages read ahead of the application. Nothing awaits."""
 
+import codecs
 from collections import deque
 
 from websockets.frames import Frame, Opcode
@@ -8,22 +9,30 @@ from ..events import Event
 
 MESSAGES = 64
 BYTES = 2**16
+DECODER = codecs.getincrementaldecoder("utf-8")
 
 
 class Assembler:
     """Joins the fragments of a message; sizes are limited by the protocol object that yields the frames."""
 
-    __slots__ = ("_data", "_text")
+    __slots__ = ("_data", "_decoder", "_text")
 
     def __init__(self) -> None:
         self._data, self._text = bytearray(), False
+        self._decoder: codecs.IncrementalDecoder | None = None
 
     def add(self, frame: Frame) -> tuple[Event, int] | None:
-        """Return a message and its size in bytes once complete; raises UnicodeDecodeError if text is not UTF-8."""
+        """Return a message and its size in bytes once complete.
+
+        Raises UnicodeDecodeError if text is not UTF-8, as soon as its first bad fragment has come.
+        """
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
             if frame.fin:
                 return self._event(bytes(frame.data))
+            self._decoder = DECODER() if self._text else None
+        if self._decoder is not None:
+            self._decoder.decode(frame.data, frame.fin)
         # One buffer, not a list: fragments may be empty, and there may be a million of them.
         self._data += frame.data
         if not frame.fin:
