@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from .foreign import LEFT_OUT
+
 BACKEND = os.environ.get("BACKEND", "trio")
 
 if BACKEND == "trio":
@@ -102,3 +104,8 @@ def descriptors() -> Iterator[None]:
     gc.collect()
     left = set(Path("/proc/self/fd").iterdir()) - before
     assert not left, f"file descriptors left open: {left}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in LEFT_OUT:
+        terminalreporter.write_line(f"left out: {line}")

@@ -1,0 +1,22 @@
+"""Programs of others that a few tests need. A test whose program is missing is left out, and a line at the end says so.
+
+``.ci/suite`` installs them where it can; ``conftest.py`` prints the lines.
+"""
+
+import shutil
+from pathlib import Path
+
+LEFT_OUT: list[str] = []
+NODE_WS = Path(__file__).parent.parent / ".venv-node" / "node_modules" / "ws"
+
+
+def have(wanted: bool, left_out: str) -> bool:
+    """Return ``wanted``; if it is false, note what is left out, and why."""
+    if not wanted:
+        LEFT_OUT.append(left_out)
+    return wanted
+
+
+def node() -> str | None:
+    """Return the path of Node if it is here, together with its ``ws``."""
+    return shutil.which("node") if NODE_WS.exists() else None
