@@ -3,9 +3,7 @@
 Playwright's calls block, so these tests are plain functions; the server is the real command in a process of its own.
 """
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,34 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.trio_only]
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
 PATIENCE = 20_000  # ms; CI machines are slow
 PHONE: ViewportSize = {"width": 360, "height": 740}
 DESK: ViewportSize = {"width": 1100, "height": 760}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        advice = "no chromium on PATH; install it with: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(advice)
-        pytest.skip(advice)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=90_000)
-        yield opened
-        opened.close()
 
 
 class Demo:
