@@ -5,9 +5,9 @@ from typing import Any
 
 import trio
 
-from trichannels.events import Event, Receive, Scope, Send
+from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
+from trichannels.server.transport import WebSocketTransport
 
-App = Callable[[Receive, Send], Awaitable[None]]
 ACCEPT: Event = {"type": "websocket.accept"}
 NEXT = {
     "": {"websocket.connect"},
@@ -20,9 +20,18 @@ NEXT = {
 class Watched:
     """``receive`` that asserts that each event is well-formed and in a legal order."""
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, transport: WebSocketTransport) -> None:
+        self._receive, self.transport = receive, transport
         self._last: Event = {"type": ""}
+        self._gone: tuple[int, str] | None = None
+
+    def when_gone(self) -> None:
+        """Wait to hear of the end, and not only for its turn among the messages."""
+        self.transport.when_gone(self._hear)
+
+    def _hear(self, code: int, reason: str) -> None:
+        assert self._gone is None, "told twice"
+        self._gone = code, reason
 
     async def __call__(self) -> Event:
         event = await self._receive()
@@ -30,8 +39,25 @@ class Watched:
         assert kind in NEXT[last["type"]], f"{kind} after {last['type']}"
         CHECKS[kind](event)
         assert last["type"] != kind or kind != "websocket.disconnect" or last == event, "another end than before"
+        assert kind != "websocket.disconnect" or self._gone in (None, (event["code"], event["reason"]))
         self._last = dict(event)
         return event
+
+
+App = Callable[[Watched, Send], Awaitable[None]]
+
+
+class Shared:
+    """An event for many sockets (``events.Shared``)."""
+
+    type = "websocket.send"
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.frame: bytes | None = None
+
+    def peek(self) -> Event:
+        return {"type": self.type, "text": self._text}
 
 
 def _check_message(event: Event) -> None:
@@ -59,8 +85,7 @@ CHECKS: dict[str, Callable[[Event], Any]] = {
 async def application(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Serve a page, or run ``app`` for a WebSocket."""
     if scope["type"] == "websocket":
-        watched = Watched(receive)
-        await app(watched, send)
+        await app(Watched(receive, scope["extensions"][TRANSPORT]), send)
     else:
         while (await receive()).get("more_body"):
             pass
@@ -68,65 +93,67 @@ async def application(scope: Scope, receive: Receive, send: Send, app: App) -> N
         await send({"type": "http.response.body", "body": b"a page"})
 
 
-async def _accepted(receive: Receive, send: Send) -> None:
+async def _accepted(receive: Watched, send: Send) -> None:
     await receive()
     await send(ACCEPT)
 
 
-async def _echo(receive: Receive, send: Send) -> None:
+async def _echo(receive: Watched, send: Send) -> None:
     while (event := await receive())["type"] == "websocket.receive":
         await send({**event, "type": "websocket.send"})
     assert await receive() == event
 
 
-async def echo(receive: Receive, send: Send) -> None:
+async def echo(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
     await _echo(receive, send)
 
 
-async def slow(receive: Receive, send: Send) -> None:
+async def slow(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
+    receive.when_gone()
     while (await receive())["type"] == "websocket.receive":
         await trio.sleep(2)
 
 
-async def deaf(receive: Receive, send: Send) -> None:
+async def deaf(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
+    receive.when_gone()
     await trio.sleep(60)
     await _echo(receive, send)
 
 
-async def late(receive: Receive, send: Send) -> None:
+async def late(receive: Watched, send: Send) -> None:
     await receive()
     await trio.sleep(15)
     await send(ACCEPT)
     await _echo(receive, send)
 
 
-async def flood(receive: Receive, send: Send) -> None:
+async def flood(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
     for number in range(100):
         await send({"type": "websocket.send", "bytes": bytes(number * 10)})
     await _echo(receive, send)
 
 
-async def closes(receive: Receive, send: Send) -> None:
+async def closes(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
     await receive()
     await send({"type": "websocket.close", "code": 4000, "reason": "enough"})
     assert (await receive())["type"] == "websocket.disconnect"
 
 
-async def leaves(receive: Receive, send: Send) -> None:
+async def leaves(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
 
 
-async def refuses(receive: Receive, send: Send) -> None:
+async def refuses(receive: Watched, send: Send) -> None:
     await receive()
     await send({"type": "websocket.close"})
 
 
-async def denies(receive: Receive, send: Send) -> None:
+async def denies(receive: Watched, send: Send) -> None:
     await receive()
     await send({"type": "websocket.http.response.start", "status": 402, "headers": [(b"x-price", b"2")]})
     for _ in range(3):
@@ -135,9 +162,10 @@ async def denies(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.http.response.body", "body": b"."})
 
 
-async def both(receive: Receive, send: Send) -> None:
+async def both(receive: Watched, send: Send) -> None:
     """Receive with interruptions, while another task sends."""
     await _accepted(receive, send)
+    receive.when_gone()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_interrupted, receive)
         for _ in range(20):
@@ -145,11 +173,27 @@ async def both(receive: Receive, send: Send) -> None:
             await trio.sleep(0.7)
 
 
-async def _interrupted(receive: Receive) -> None:
+async def _interrupted(receive: Watched) -> None:
     event: Event = {"type": ""}
     while event["type"] != "websocket.disconnect":
         with trio.move_on_after(0.5):
             event = await receive()
 
 
-APPS: tuple[App, ...] = (echo, slow, deaf, late, flood, closes, leaves, refuses, denies, both)
+async def shares(receive: Watched, send: Send) -> None:
+    """Echo, while events for many go past the queue of this one."""
+    await _accepted(receive, send)
+    receive.when_gone()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_share, receive.transport)
+        await _echo(receive, send)
+        nursery.cancel_scope.cancel()
+
+
+async def _share(transport: WebSocketTransport) -> None:
+    for number in range(200):
+        transport.write_shared(Shared("news" * number))
+        await trio.sleep(0.1 * (number % 3))
+
+
+APPS: tuple[App, ...] = (echo, slow, deaf, late, flood, closes, leaves, refuses, denies, both, shares)
