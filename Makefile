@@ -18,7 +18,7 @@ help:
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
-	@echo "make bench  every figure of docs/performance.md, against the peers; half an hour"
+	@echo "make bench  every figure of docs/performance.md, against the peers; an hour"
 	@echo "make clean  remove what these made"
 
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.

@@ -33,9 +33,9 @@ Figures = dict[str, float]
 Load = Callable[[Callable[[int], bool]], int]
 
 
-def cost(server: Server, plan: Plan, load: Load) -> float:
+def cost(server: Server, plan: Plan, load: Load, warm_up: Load | None = None) -> float:
     """Return the server's CPU microseconds for each of what ``load`` counts."""
-    load(until(plan.warm_up, plan.messages))
+    (warm_up or load)(until(plan.warm_up, plan.messages))
     server.wait_until_idle(plan.settle)
     before = server.cpu()
     done = load(until(plan.seconds, plan.messages))
@@ -48,11 +48,12 @@ def echo(server: Server, plan: Plan) -> Figures:
 
 
 def _fan_out(server: Server, plan: Plan, path: str, size: int) -> Figures:
+    figures: Figures = {}
     with sockets(server.port, path, size) as crowd:
-        return {
-            f"{size:,} sockets, {in_flight} in flight, µs": cost(server, plan, _broadcasts(crowd, in_flight))
-            for in_flight in plan.in_flight
-        }
+        for in_flight in plan.in_flight:
+            name = f"{size:,} sockets, {in_flight} in flight, µs"
+            figures[name] = cost(server, plan, _broadcasts(crowd, in_flight), _broadcasts(crowd, 1))
+    return figures
 
 
 def _broadcasts(crowd: Sockets, in_flight: int) -> Load:
