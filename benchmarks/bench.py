@@ -51,9 +51,8 @@ def main() -> int:
     runs = from_json(kept.read_text())[1] if kept.exists() and options.only is not None else []
     for mode, peers, planned in PLANS:
         if options.only is None or mode in options.only.split(","):
-            run = compare(
-                mode, peers, options.pairs, replace(plan, seconds=options.seconds), partial(print, flush=True)
-            )
+            plan = replace(planned, seconds=options.seconds)
+            run = compare(mode, peers, options.pairs, plan, partial(print, flush=True))
             print(f"\n{table(run)}\n", flush=True)
             runs, failed = joined(runs, run), failed or bool(run.failures)
             kept.write_text(as_json(runs) + "\n")  # what was measured is not lost if the rest is
