@@ -60,8 +60,10 @@ class Sockets:
         for descriptor, _ in ready:
             sock, got = self.members[descriptor], self._got[descriptor]
             count = sock.recv_into(self._buffer)
+            if not count:
+                raise Stalled("the server closed the connection")
             data, offset = self._buffer[:count], got % len(FRAME)
-            if data != STREAM[offset : offset + count] or not count:
+            if data != STREAM[offset : offset + count]:
                 count = self._other(sock, FRAME[:offset] + bytes(data)) - offset
             self._got[descriptor] = got + count
             yield sock, count
@@ -74,8 +76,8 @@ class Sockets:
                 sock.sendall(masked(PONG, payload))
             elif payload != PAYLOAD:
                 raise Stalled(f"frame {opcode} came, {payload[:60]!r}: not what was sent")
-        if not data or not FRAME.startswith(rest):
-            raise Stalled(f"the server sent {data[-200:]!r}" if data else "the server closed the connection")
+        if not FRAME.startswith(rest):
+            raise Stalled(f"the server sent {data[-200:]!r}")
         return sum(opcode == TEXT for opcode, _ in frames) * len(FRAME) + len(rest)
 
     def echo(self, enough: Callable[[int], bool]) -> int:

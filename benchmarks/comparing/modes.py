@@ -114,7 +114,7 @@ def pause(server: Server, plan: Plan) -> Figures:
     figures: Figures = {}
     for size in plan.sizes:
         with sockets(server.port, "/unchanged", size) as crowd, probing(server.port) as probe:
-            crowd.broadcast(1, until(0, 0))
+            crowd.broadcast(1, until(plan.warm_up, plan.messages))
             server.wait_until_idle(plan.settle)
             probe.start()
             crowd.broadcast(1, until(plan.seconds, plan.messages))
