@@ -61,7 +61,7 @@ class Plan:
 
     def judged(self, numbers: Numbers, *, threads: bool = True) -> Numbers:
         """Leave out what nobody has promised, of this server or so soon."""
-        kept = set(numbers) if self.server == OURS else {*THE_LIBRARYS, "rss"}
+        kept = set(numbers) if self.server == OURS else {*THE_LIBRARYS, "blocks", "rss"}
         if not threads:
             kept -= {"threads"}
         return {name: number for name, number in numbers.items() if name in kept}
@@ -103,7 +103,9 @@ async def soak(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> R
             tell(f"too many, or too few: {changed(known, await server.ask('who'))}")
         tally = await server.ask("tally")
         code = await server.stop()
-    found = faults(start, [plan.judgement(number)(numbers) for number, numbers in enumerate(rounds, 1)], plan.growth)
+    found = faults(
+        start, [plan.judgement(number)(numbers) for number, numbers in enumerate(rounds, 1)], plan.growth, plan.every
+    )
     found += [f"{times} times: {surprise}" for surprise, times in crowd.surprises.items()]
     found += tally["complaints"]
     found += [f"the server ended with exit code {code}"] if code else []

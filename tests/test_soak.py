@@ -43,13 +43,13 @@ def test_half_of_the_clients_vanish_in_the_middle() -> None:
 
 # ---- the judge: a soak that could not fail would show nothing
 
-START = {"tasks": 8, "groups": 0, "rss": 40 * MEBIBYTE, "seconds": 0}
+START = {"tasks": 8, "groups": 0, "blocks": 170_000, "rss": 40 * MEBIBYTE, "seconds": 0}
 
 
 def test_a_number_that_does_not_come_back_is_a_fault() -> None:
     now = {**START, "groups": 1, "rss": 41 * MEBIBYTE, "seconds": 9}
     assert astray(START, now) == {"groups": (0, 1)}
-    assert faults(START, [dict(START), now], Growth()) == ["after round 2: groups is 1, was 0"]
+    assert faults(START, [dict(START), now], Growth(), 100) == ["after round 2: groups is 1, was 0"]
 
 
 def test_a_number_below_the_start_is_a_fault_too() -> None:
@@ -59,12 +59,19 @@ def test_a_number_below_the_start_is_a_fault_too() -> None:
 @pytest.mark.parametrize(("last", "grown"), [(52, False), (53, True)])
 def test_memory_is_compared_from_the_second_round_on(last: int, grown: bool) -> None:
     rounds = [{**START, "rss": size * MEBIBYTE} for size in (45, 50, 70, last)]
-    found = faults(START, rounds, Growth(size=2 * MEBIBYTE, part=0.03))
-    assert found == (["memory grew by 3.0 MiB between round 2 and round 4"] if grown else [])
+    found = faults(START, rounds, Growth(size=2 * MEBIBYTE, part=0.03), 100)
+    assert found == (["resident memory grew by 3.0 MiB over the last 200 clients"] if grown else [])
 
 
 def test_much_memory_may_grow_by_a_part() -> None:
-    assert Growth(size=2 * MEBIBYTE, part=0.03).allows(100 * MEBIBYTE, 103 * MEBIBYTE)
+    before, after = ({**START, "rss": size * MEBIBYTE} for size in (100, 103))
+    assert Growth(size=2 * MEBIBYTE, part=0.03).faults(before, after, 100) == []
+
+
+def test_a_block_for_each_client_is_a_leak_however_small() -> None:
+    rounds = [{**START, "blocks": blocks} for blocks in (170_000, 171_000, 171_000 + 1_000)]
+    found = faults(START, rounds, Growth(), 1_000)
+    assert found == ["1000 more blocks of memory are in use after the last 1000 clients"]
 
 
 def test_what_has_changed_is_named() -> None:
@@ -76,10 +83,11 @@ def test_the_table_has_a_row_for_each_round() -> None:
     numbers = dict.fromkeys(
         ("tasks", "connections", "instances", "channels", "groups", "memberships", "waiting", "calls", "goodbyes"), 0
     )
-    numbers |= {"descriptors": 11, "threads": 1, "objects": 142, "rss": 40 * MEBIBYTE, "seconds": 3}
+    numbers |= {"descriptors": 11, "threads": 1, "objects": 142, "blocks": 170_000, "seconds": 3}
+    numbers |= {"rss": 40 * MEBIBYTE, "rss_untrimmed": 45 * MEBIBYTE}
     lines = table(numbers, [numbers], 500).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| 0", "| 500"]
-    assert lines[3].endswith("| 11 | 1 | 142 | 40.0 | 3 |")
+    assert lines[3].endswith("| 11 | 1 | 142 | 170000 | 40.0 | 45.0 | 3 |")
 
 
 @pytest.fixture

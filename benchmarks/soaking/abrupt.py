@@ -183,7 +183,8 @@ async def stall_in_flood(site: Site) -> None:
 async def reset_in_roar(site: Site) -> None:
     async with site.websocket() as peer:
         await peer.say("roar")
-        await peer.read(100)
+        for _ in range(5):
+            await peer.frame()
         await moment(0.1)
         peer.reset()
 
