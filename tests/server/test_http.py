@@ -528,7 +528,7 @@ async def test_client_that_leaves_behind_a_body_that_nobody_reads_is_noticed(
         await told.wait()
 
     async with serving(HTTP(deaf)) as server, await connect(server) as client:
-        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 300_000)
+        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n" + b"x" * 160_000)
         await trio.testing.wait_all_tasks_blocked(0.05)
         client.reset() if goodbye == "reset" else await client.stream.aclose()
         with trio.fail_after(5):
@@ -547,14 +547,14 @@ async def test_body_that_was_sent_whole_is_read_whole_though_its_client_has_left
         size.append(len(await body_of(receive)))
 
     async with serving(HTTP(slow)) as server, await connect(server) as client:
-        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000)
+        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 160000\r\n\r\n" + b"x" * 160_000)
         await client.stream.aclose()
         await trio.testing.wait_all_tasks_blocked(0.05)
         go.set()
         with trio.fail_after(5):
             while server.statistics().connections:
                 await trio.sleep(0.01)
-    assert size == [300_000]
+    assert size == [160_000]
 
 
 async def test_host_that_is_not_served_is_told_and_closed() -> None:
