@@ -97,7 +97,8 @@ async def soak(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> R
             began = trio.current_time()
             await crowd.come(plan.every)
             spent = round(trio.current_time() - began)
-            rounds.append({**await _at_rest(server, start, plan.judgement(len(rounds) + 1)), "seconds": spent})
+            numbers = await _at_rest(server, start, plan.judgement(len(rounds) + 1))
+            rounds.append({**numbers, "seconds": spent, **await _memory(server, numbers)})
             tell(f"{len(rounds) * plan.every} clients have come and gone, the last {plan.every} in {spent} s")
         if astray(start, plan.judged(rounds[-1])):
             tell(f"too many, or too few: {changed(known, await server.ask('who'))}")
@@ -120,7 +121,12 @@ async def _first_numbers(plan: Plan, server: Served, site: Site) -> Numbers:
     for client in FIRST:
         await client(site)
     warm = await _at_rest(server, fresh, partial(plan.judged, threads=False))
-    return {**fresh, "objects": warm["objects"], "seconds": 0}
+    return {**fresh, "objects": warm["objects"], "seconds": 0, **await _memory(server, fresh)}
+
+
+async def _memory(server: Served, numbers: Numbers) -> Numbers:
+    """Return resident memory as it was found, and without what is free."""
+    return {"rss_untrimmed": numbers["rss"], **await server.ask("trimmed")}
 
 
 async def _at_rest(server: Served, start: Numbers, judged: Callable[[Numbers], Numbers]) -> Numbers:

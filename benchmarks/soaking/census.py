@@ -29,7 +29,7 @@ THREAD_CACHE = "trio._core._thread_cache"  # its objects are threads, which are 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Census:
-    """The numbers. All but the last three must come back to what they were at the start."""
+    """The numbers. All but the last two must come back to what they were at the start."""
 
     tasks: int
     connections: int
@@ -51,17 +51,12 @@ class Census:
     blocks: int
     """Blocks of memory that Python has in use, whatever is in them: what a leak of any kind adds to."""
     rss: int
-    """Resident memory in bytes, without what the C library has free and keeps (4 to 9 MB here, never the same)."""
-    rss_untrimmed: int
-    """Resident memory as it was found, after a garbage collection."""
+    """Resident memory in bytes, after a garbage collection."""
 
 
 def take_census(server: ServerStatistics | None = None) -> Census:
     """Collect garbage and count. Call it on the event loop."""
     gc.collect()
-    untrimmed = _resident()
-    if TRIM is not None:
-        TRIM(0)
     layer, calls = LAYER.statistics(), current_bridge().statistics()
     return Census(
         tasks=sum(1 for _ in living_tasks()),
@@ -77,12 +72,12 @@ def take_census(server: ServerStatistics | None = None) -> Census:
         threads=len(list(Path("/proc/self/task").iterdir())),
         objects=living_objects().total(),
         blocks=sys.getallocatedblocks(),
-        rss=_resident(),
-        rss_untrimmed=untrimmed,
+        rss=resident(),
     )
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
@@ -109,6 +104,12 @@ def living_objects() -> Counter[str]:
             if str(kind.__module__).partition(".")[0] in PACKAGES and kind.__module__ != THREAD_CACHE
         }
     )
+
+
+def trim() -> None:
+    """Let the C library give back what it has free and keeps: 4 to 9 MB here, never the same."""
+    if TRIM is not None:
+        TRIM(0)
 
 
 class Reports(logging.Handler):

@@ -1,7 +1,7 @@
 """The process that serves: ``python -m benchmarks.soaking.server KIND [CERTIFICATE]``.
 
 On standard input it takes one command a line, and answers each with one line of JSON; the first line it says holds its
-addresses. When its input ends, it stops. ``census``: the numbers. ``who``: what they count, for a person to read.
+addresses. When its input ends, it stops. ``census``: the numbers. ``trimmed``: memory in use. ``who``: what they count, for a person to read.
 """
 
 import json
@@ -20,7 +20,7 @@ import anyio
 from trichannels.server import Server, ServerStatistics, serve
 
 from .app import TALLY, application
-from .census import Reports, living_objects, living_tasks, take_census
+from .census import Reports, living_objects, living_tasks, resident, take_census, trim
 
 DEADLINES: dict[str, Any] = {
     **dict.fromkeys(("handshake_timeout", "keep_alive_timeout", "body_timeout", "pong_timeout"), 3),
@@ -57,6 +57,11 @@ class Control:
 
     def census(self) -> dict[str, Any]:
         return asdict(take_census(self.statistics()))
+
+    def trimmed(self) -> dict[str, Any]:
+        """Resident memory without what is free. Ask once a round: asked again, there is nothing left to trim."""
+        trim()
+        return {"rss": resident()}
 
     def who(self) -> dict[str, Any]:
         return {"tasks": Counter(living_tasks()), "objects": living_objects()}
