@@ -1,8 +1,8 @@
 """The process that serves: ``python -m benchmarks.soaking.server KIND [CERTIFICATE]``.
 
 On standard input it takes one command a line, and answers each with one line of JSON; the first line it says holds its
-addresses. When its input ends, it stops. ``census``: the numbers. ``trimmed``: memory in use. ``who``: what they
-count, for a person to read.
+addresses. When its input ends, it stops. ``census``: the numbers. ``trimmed``: memory in use. ``tally``: what happened
+in all. ``who``: what the numbers count, for a person to read.
 """
 
 import json
