@@ -33,7 +33,7 @@ log = logging.getLogger("trichannels.instance")
 
 TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
 FOREIGN_PATIENCE = 1.0  # seconds for which a full client side pauses the reading on servers that are not ours
-CLOSE_FRAME_TIMEOUT = 0.25  # seconds for the last frame, when disconnect() has used up all of its own
+CLOSE_FRAME_TIMEOUT = 1.0  # seconds for the last frame; shorter, a loop that stands still would change its code
 
 Cause = Literal["disconnected", "closed", "stopped", "failed", "overrun", "cancelled"]
 
