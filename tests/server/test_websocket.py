@@ -240,10 +240,10 @@ async def test_outbox_is_bounded_however_many_tasks_send() -> None:
         await client.upgrade()
         (connection,) = server._shared.connections
         with trio.fail_after(10):
-            while not connection._http._wire.full:  # type: ignore[union-attr]
+            while not connection._transport._wire.full:  # type: ignore[union-attr]
                 await trio.sleep(0.01)
             await trio.testing.wait_all_tasks_blocked(0.05)
-        assert 50_000 < connection._http._wire._waiting <= 60_000  # type: ignore[union-attr]
+        assert 50_000 < connection._transport._wire._waiting <= 60_000  # type: ignore[union-attr]
         client.reset()
 
 
@@ -398,7 +398,7 @@ async def test_ping_flood_from_a_client_that_does_not_read_is_bounded() -> None:
     async with serving(echo_app, write_timeout=0.3) as server, await small_window(server) as client:
         await client.upgrade()
         (connection,) = server._shared.connections
-        wire = connection._http._wire  # type: ignore[union-attr]
+        wire = connection._transport._wire  # type: ignore[union-attr]
         most = 0
         with trio.fail_after(10), suppress(trio.BrokenResourceError):
             while True:

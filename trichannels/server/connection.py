@@ -1,18 +1,21 @@
-"""One connection, from its first byte to its last: TLS, then HTTP (``http.py``) until it becomes a WebSocket of ours.
+"""One connection, from its first byte to its last: TLS, then what its first bytes ask for.
 
-Whatever goes wrong in here stays in here.
+A well-formed WebSocket upgrade (``head.py``) is ours at once; anything else is HTTP (``http.py``), which may become a
+WebSocket later. Whatever goes wrong in here stays in here.
 """
 
 import socket
 import time
+from math import inf
 from typing import Any
 
 import trio
 
 from ..events import TRANSPORT
-from .contain import LOG, contained, describe
+from .contain import LOG, contain, contained, describe
 from .ends import SocketEnd, TLSEnd
 from .handshake import Upgrade, judge, websocket_scope
+from .head import parse_upgrade
 from .http import HTTPConnection
 from .hypercorn_glue import log_access
 from .listening import Listener
@@ -25,11 +28,13 @@ from .wire import Wire
 class Connection:
     """One accepted socket."""
 
+    __slots__ = ("__weakref__", "_end", "_http", "_opening", "_secure", "_sock", "_transport", "shared")
+
     def __init__(self, shared: Shared, sock: socket.socket, listener: Listener) -> None:
         self.shared = shared
         self._end: SocketEnd | TLSEnd = TLSEnd(sock, listener.tls) if listener.tls else SocketEnd(sock)
         self._sock, self._secure = sock, listener.tls is not None
-        self._shaking = trio.CancelScope()
+        self._opening: trio.CancelScope | None = None  # around TLS, and around the first bytes
         self._http: HTTPConnection | None = None
         self._transport: WebSocketTransport | None = None
 
@@ -40,27 +45,36 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the connection; never raises but for a cancellation (or Ctrl-C)."""
-        counters = self.shared.counters
-        self.shared.connections.add(self)
-        counters.connections += 1
+        shared, client = self.shared, None
+        shared.connections.add(self)
+        shared.counters.connections += 1
         try:
-            addresses = _address(self._sock.getpeername()), _address(self._sock.getsockname())
-            what = describe({"type": "connection", "client": addresses[0]})
-            await contained(lambda: self._run(addresses), what, counters)
-        except OSError:  # it has gone before we looked
-            pass
+            addresses = self._addresses()
+            if addresses is not None:
+                client = addresses[0]
+                await self._run(addresses)
+        except BaseException as error:  # noqa: BLE001 - contain() raises what must pass
+            contain(error, {"type": "connection", "client": client}, shared.counters)
         finally:
             self._end.close()
-            counters.connections -= 1
-            self.shared.connections.discard(self)
+            shared.counters.connections -= 1
+            shared.connections.discard(self)
 
     def go_away(self) -> None:
         """The server drains: close what idles, tell WebSockets to come back (1012); a request may finish."""
-        self._shaking.cancel()
+        if self._opening is not None:
+            self._opening.cancel()
         if self._transport is not None:
             self._transport.go_away()
         elif self._http is not None:
             self._http.go_away()
+
+    def _addresses(self) -> tuple[Any, Any] | None:
+        """Return the client's and our own address, or None if the client has gone before we looked."""
+        try:
+            return _address(self._sock.getpeername()), _address(self._sock.getsockname())
+        except OSError:
+            return None
 
     async def _run(self, addresses: tuple[Any, Any]) -> None:
         alpn = await self._shake_hands()
@@ -69,8 +83,7 @@ class Connection:
         settings, counters = self.shared.settings, self.shared.counters
         async with trio.open_nursery() as nursery:
             wire = Wire(self._end, nursery, counters, limit=settings.write_buffer, timeout=settings.write_timeout)
-            self._http = HTTPConnection(self.shared, wire, nursery, addresses, self._secure, alpn)
-            upgrade = await self._http.serve()
+            upgrade = await self._open(wire, nursery, addresses, alpn)
             if upgrade is not None:
                 await self._serve_websocket(wire, upgrade, addresses)
 
@@ -78,13 +91,32 @@ class Connection:
         """Return the protocol that the client wants to speak, or None if TLS came to nothing."""
         if not isinstance(self._end, TLSEnd):
             return "http/1.1"
-        self._shaking.deadline = trio.current_time() + self.shared.settings.handshake_timeout
         try:
-            with self._shaking:
+            with trio.CancelScope(deadline=self._patience()) as self._opening:
                 return await self._end.handshake() or "http/1.1"
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             pass
         return None
+
+    async def _open(self, wire: Wire, nursery: trio.Nursery, addresses: tuple[Any, Any], alpn: str) -> Upgrade | None:
+        """Return the request to become a WebSocket, be it the first or a later one; None once HTTP has ended."""
+        first, deadline = b"", self._patience()
+        if alpn == "http/1.1":
+            with trio.CancelScope(deadline=deadline) as self._opening:
+                first = await wire.read()
+            self._opening = None
+            upgrade = parse_upgrade(first, self.shared.config.h11_max_incomplete_size)
+            if upgrade is not None:
+                return upgrade
+        self._http = HTTPConnection(self.shared, wire, nursery, addresses, self._secure, alpn)
+        upgrade = await self._http.serve(first, deadline)
+        if upgrade is not None:
+            self._http = None
+        return upgrade
+
+    def _patience(self) -> float:
+        """Return when TLS, or the first head, must be there; a server that drains waits for neither."""
+        return -inf if self.shared.wall.draining else trio.current_time() + self.shared.settings.handshake_timeout
 
     async def _serve_websocket(self, wire: Wire, upgrade: Upgrade, addresses: tuple[Any, Any]) -> None:
         shared, started = self.shared, time.time()

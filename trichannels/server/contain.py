@@ -57,12 +57,19 @@ async def contained(
     """
     try:
         await run()
-    except BaseException as error:
-        passing, failed = divide(error)
-        if failed is not None and not (left() and is_normal_end(failed)):
-            counters.failures += 1
-            LOG.error("%s: failed", what, exc_info=failed)
-        if passing is not None:
-            raise passing from None
-        return failed
+    except BaseException as error:  # noqa: BLE001 - contain() raises what must pass
+        return contain(error, what, counters, left=left)
     return None
+
+
+def contain(
+    error: BaseException, what: str | Mapping[str, Any], counters: Counters, *, left: Callable[[], bool] = lambda: False
+) -> BaseException | None:
+    """What :func:`contained` does with an error; ``what`` is a text, or a scope to describe."""
+    passing, failed = divide(error)
+    if failed is not None and not (left() and is_normal_end(failed)):
+        counters.failures += 1
+        LOG.error("%s: failed", what if isinstance(what, str) else describe(what), exc_info=failed)
+    if passing is not None:
+        raise passing from None
+    return failed

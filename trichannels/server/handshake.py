@@ -7,10 +7,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from websockets.datastructures import Headers as HeaderMap
-from websockets.exceptions import InvalidHandshake
-from websockets.http11 import Request
-from websockets.server import ServerProtocol
+from websockets.utils import accept_key
 
 from ..events import Headers
 from ..exceptions import BadEvent
@@ -19,6 +16,10 @@ TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # Ours to say: how the connection goes on, and where its body ends.
 FRAMING = {b"connection", b"transfer-encoding", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions"}
+KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+ONCE = (b"host", b"origin", b"upgrade", b"sec-websocket-key", b"sec-websocket-version")
+SWITCHING = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
+PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +51,12 @@ class Answer:
 
 def head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Serialise a response head; raises :class:`BadEvent` for a header that would break out of its line."""
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, _phrase(status))]
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, PHRASES.get(status, b""))]
     for name, value in headers:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             raise BadEvent(f"header {name!r}: {value!r} cannot be sent: no line breaks, and a name without spaces")
         lines.append(b"%s: %s\r\n" % (name, value))
     return b"".join(lines) + b"\r\n"
-
-
-def _phrase(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
 
 
 def is_upgrade(method: bytes, headers: Headers, http_version: str) -> bool:
@@ -80,23 +74,45 @@ def is_upgrade(method: bytes, headers: Headers, http_version: str) -> bool:
 
 def judge(upgrade: Upgrade, server_names: Sequence[str] = ()) -> Answer:
     """Return the answer to an upgrade request: 101, or the HTTP error that says what is wrong with it."""
-    if server_names and not set(upgrade.values(b"host")) & set(server_names):
+    said = dict(upgrade.headers)
+    if server_names and said.get(b"host", b"").decode("latin1") not in server_names:
         return refusal(404, "This server does not serve that host.")
-    if upgrade.values(b"sec-websocket-version") not in ([], ["13"]):
+    if upgrade.http_version != "1.1":
+        return refusal(505, "A WebSocket is opened over HTTP/1.1.")
+    if said.get(b"sec-websocket-version", b"13") != b"13":
         # RFC 6455 section 4.4: say which version we speak.
         return refusal(426, "Only version 13 of the WebSocket protocol is spoken.", [(b"sec-websocket-version", b"13")])
-    if any(length != "0" for length in upgrade.values(b"content-length")) or upgrade.values(b"transfer-encoding"):
-        return refusal(400, "A WebSocket upgrade has no body.")
-    texts = [(name.decode("latin1"), value.decode("latin1")) for name, value in upgrade.headers]
-    try:
-        request = Request(upgrade.target.decode("latin1"), HeaderMap(texts), protocol=f"HTTP/{upgrade.http_version}")
-    except InvalidHandshake as error:  # h11 lets some control characters pass
-        return refusal(400, f"Bad header: {error}")
-    answer = ServerProtocol(max_size=None).accept(request)
-    if answer.status_code != 101:
-        return refusal(answer.status_code, answer.body.decode().strip())
-    raw = ((name.lower().encode("latin1"), value.encode("latin1")) for name, value in answer.headers.raw_items())
-    return Answer(status=101, headers=list(raw))
+    if fault := _fault(upgrade, said):
+        return refusal(400, fault)
+    accept = accept_key(said[b"sec-websocket-key"].decode()).encode()
+    # An extension that is agreed upon would stand here, too: sec-websocket-extensions.
+    return Answer(status=101, headers=[*SWITCHING, (b"sec-websocket-accept", accept)])
+
+
+def _fault(upgrade: Upgrade, said: Mapping[bytes, bytes]) -> str:
+    """Return what is wrong with an upgrade request by RFC 6455 section 4.2.1, or nothing."""
+    if len(said) != len(upgrade.headers):
+        names = [name for name, _ in upgrade.headers]
+        for name in ONCE:
+            if names.count(name) > 1:
+                return f"There must be one {name.decode()} header."
+    if b"host" not in said:
+        return "There must be a host header."
+    if said.get(b"upgrade", b"").lower() != b"websocket":
+        return "The upgrade must be to websocket alone."
+    if b"sec-websocket-version" not in said:
+        return "There must be a sec-websocket-version header."
+    if not KEY.fullmatch(said.get(b"sec-websocket-key", b"")):
+        return "The sec-websocket-key header must be 16 bytes in base64."
+    if said.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in said:
+        return "A WebSocket upgrade has no body."
+    if b"sec-websocket-protocol" in said and not all(
+        TOKEN.fullmatch(name.encode("latin1")) for name in upgrade.values(b"sec-websocket-protocol")
+    ):
+        return "A subprotocol is a name without spaces."
+    if not VALUE.fullmatch(b"".join([value for _, value in upgrade.headers])):  # h11 lets some pass
+        return "A header contains a control character."
+    return ""
 
 
 def refusal(status: int, text: str, headers: Headers | None = None) -> Answer:

@@ -49,12 +49,15 @@ class HTTPConnection:
             shared.app, shared.config, shared.context, self, shared.state, secure, *addresses, self._act, alpn
         )
 
-    async def serve(self) -> Upgrade | None:
-        """Speak HTTP until the connection has closed (then return None) or asks to become a WebSocket."""
-        self._until(-inf if self._shared.wall.draining else trio.current_time() + self._settings.handshake_timeout)
+    async def serve(self, first: bytes, deadline: float) -> Upgrade | None:
+        """Speak HTTP until the connection has closed (then return None) or asks to become a WebSocket.
+
+        ``first`` has been read already; the first request's head must be complete by ``deadline``.
+        """
+        self._until(-inf if self._shared.wall.draining else deadline)
         try:
             await self._protocol.initiate()
-            await self._read()
+            await self._read(first)
         except UpgradeRequested as request:
             return request.upgrade
         await self._protocol.handle(Closed())
@@ -75,17 +78,20 @@ class HTTPConnection:
         for exchange in self._exchanges:
             self.spawn(exchange.go_away)
 
-    async def _read(self) -> None:
+    async def _read(self, first: bytes) -> None:
         """Give hypercorn what comes, until the client leaves, idles or stalls too long, or hypercorn closes."""
         while not self._closing:
             self._set_phase(self._current_phase(), fresh=True)
-            data = b""
-            with trio.CancelScope(deadline=self._deadline) as self._reading:
-                data = await self._wire.read()
+            data, first = first or await self._next(), b""
             if not data:
                 return
             with trio.CancelScope() as self._handling:
                 await self._protocol.handle(RawData(data))
+
+    async def _next(self) -> bytes:
+        with trio.CancelScope(deadline=self._deadline) as self._reading:
+            return await self._wire.read()
+        return b""
 
     async def _act(self, event: Event) -> None:
         """What hypercorn wants done with the connection."""
