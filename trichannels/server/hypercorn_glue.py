@@ -6,6 +6,7 @@ per connection (``ProtocolWrapper``). We bring the socket, the tasks and the app
 ``config_file.py``.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -30,9 +31,12 @@ from hyperframe.exceptions import HyperframeError
 
 from ..events import Headers
 from .handshake import Upgrade, is_upgrade
+from .head import MOST_HEADERS
 
 __all__ = ["Closed", "Config", "Event", "HTTPProtocol", "RawData", "Updated", "UpgradeRequested", "WorkerContext"]
 
+END_OF_HEAD = re.compile(rb"\n\r?\n")
+LOOSE_LINE = re.compile(rb"(?<!\r)\n|\n[ \t]")
 LOOK = 2.0  # seconds between two looks whether a peer has left, while nothing is read from it
 
 
@@ -80,6 +84,22 @@ class _Turn:
             self._look()
 
 
+class _StrictHTTP(h11.Connection):
+    """h11's parser, except that every line of a head must end in CRLF, and none may continue the one before.
+
+    RFC 9112 sections 2.2 and 5.2 allow both either way; but where a proxy in front reads such lines otherwise, one of
+    the two sees headers, or a request, that the other does not.
+    """
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            data = self.trailing_data[0]
+            end = END_OF_HEAD.search(data)
+            if LOOSE_LINE.search(data, 0, end.end() if end else len(data)):
+                raise h11.RemoteProtocolError("a bare line feed, or a folded line", error_status_hint=400)
+        return super().next_event()
+
+
 class _H11(H11Protocol):
     """hypercorn's HTTP/1.1, except that it hands over where it would begin a WebSocket of its own.
 
@@ -89,10 +109,11 @@ class _H11(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.can_read = _Turn(self.task_group.look)  # type: ignore[attr-defined]
+        self.connection = _StrictHTTP(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def _create_stream(self, request: h11.Request) -> None:
         headers, version = list(request.headers), request.http_version.decode()
-        if status := _refused(request.method, headers):
+        if status := _refused(request, headers, self.config.h11_max_incomplete_size):
             await self._send_error_response(status)
             await self.send(Closed())
         elif is_upgrade(request.method, headers, version):
@@ -102,14 +123,18 @@ class _H11(H11Protocol):
             await super()._create_stream(request)
 
 
-def _refused(method: bytes, headers: Headers) -> int:
+def _refused(request: h11.Request, headers: Headers, most_bytes: int) -> int:
     """Return the status with which a request is refused before any application sees it; 0 if it is not."""
     names = {name for name, _ in headers}
     # RFC 9112 section 6.3: a request with both may be an attempt to smuggle another one past a proxy.
     if {b"transfer-encoding", b"content-length"} <= names:
         return 400
+    # h11 minds the size of a head only while it is incomplete.
+    size = len(request.target) + sum([len(name) + len(value) + len(b": \r\n") for name, value in headers])
+    if size > most_bytes or len(headers) > MOST_HEADERS:
+        return 431
     # RFC 9110 section 9.3.6: for proxies. h11 would take a 2xx for a tunnel, and no body after it.
-    return 501 if method == b"CONNECT" else 0
+    return 501 if request.method == b"CONNECT" else 0
 
 
 class _H2(H2Protocol):
