@@ -2,7 +2,8 @@
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,14 +13,24 @@ from trichannels.exceptions import ConnectionClosed
 from trichannels.nursery import Nursery, collapsed, sort_out
 
 
+@asynccontextmanager
+async def opened(failed: Callable[[BaseException], BaseException | None] | None = None) -> AsyncIterator[Nursery]:
+    """A nursery with a task group to live in."""
+    async with anyio.create_task_group() as group:
+        nursery = Nursery(group, failed)
+        try:
+            yield nursery
+        finally:
+            nursery.end()
+
+
 async def test_it_counts_the_tasks_that_run() -> None:
     go = anyio.Event()
 
     async def task(number: int) -> None:
         await go.wait()
 
-    async with anyio.create_task_group() as group:
-        nursery = Nursery(group)
+    async with opened() as nursery:
         nursery.start_soon(task, 1)
         nursery.start_soon(task, 2, name="second")
         await anyio.wait_all_tasks_blocked()
@@ -35,10 +46,11 @@ async def test_tasks_have_the_names_that_they_are_given() -> None:
     async def task() -> None:
         names.append(anyio.get_current_task().name)
 
-    async with anyio.create_task_group() as group:
-        Nursery(group).start_soon(task, name="the clock")
+    async with opened() as nursery:
+        nursery.start_soon(task, name="the clock")
         await anyio.wait_all_tasks_blocked()
-        Nursery(group).start_soon(task)
+        nursery.start_soon(task)
+        await anyio.wait_all_tasks_blocked()
     assert names[0] == "the clock"
     assert re.search("task", str(names[1]))
 
@@ -48,8 +60,7 @@ async def test_start_returns_what_the_task_reports() -> None:
         task_status.started(port + 1)
         await anyio.sleep_forever()
 
-    async with anyio.create_task_group() as group:
-        nursery = Nursery(group)
+    async with opened() as nursery:
         assert await nursery.start(serve, 8000) == 8001
         assert nursery.tasks == 1
         nursery.cancel_scope.cancel()
@@ -63,9 +74,9 @@ async def test_a_task_that_fails_is_counted_out() -> None:
     nurseries = []
 
     async def run() -> None:
-        async with anyio.create_task_group() as group:
-            nurseries.append(Nursery(group))
-            nurseries[0].start_soon(task)
+        async with opened() as nursery:
+            nurseries.append(nursery)
+            nursery.start_soon(task)
 
     with pytest.raises(BaseExceptionGroup):
         await run()
@@ -75,8 +86,7 @@ async def test_a_task_that_fails_is_counted_out() -> None:
 async def test_while_it_ends_a_new_task_is_the_sockets_end_and_afterwards_an_error() -> None:
     async def task(*, task_status: Any = None) -> None: ...
 
-    async with anyio.create_task_group() as group:
-        nursery = Nursery(group)
+    async with opened() as nursery:
         nursery.state = "ending"
         with pytest.raises(ConnectionClosed):
             nursery.start_soon(task)
@@ -192,14 +202,14 @@ async def test_a_failure_is_told_at_once_and_ends_the_others() -> None:
         await anyio.lowlevel.checkpoint()
         raise error
 
-    async with anyio.create_task_group() as group:
-        nursery = Nursery(group, failed)
+    async with opened(failed) as nursery:
         nursery.start_soon(lingering)
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(ValueError, match="told"):  # its caller's, who may go on
             await nursery.start(failing, True)
         assert (nursery.tasks, told) == (1, [])
         await nursery.start(failing, False)
-        await anyio.sleep_forever()
+        await anyio.wait_all_tasks_blocked()
     assert told[0] is error
     assert isinstance(told[1], KeyError)
     assert nursery.tasks == 0

@@ -4,7 +4,7 @@ ASGI's dicts stay dicts; the specification is at https://asgi.readthedocs.io (HT
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 from anyio import CancelScope
 
@@ -63,10 +63,40 @@ class Broadcasting(Protocol):
         """Write the event now, in order with what was sent before; False if it must take the ordinary way."""
 
 
+Feed: TypeAlias = Callable[[Event, int], bool]
+"""Takes an event of the socket and the bytes of its message; returns whether there is room for another."""
+
+
+class Feeding(Transport, Protocol):
+    """A transport that hands over what comes by itself, so that no task has to wait in ``receive()``."""
+
+    async def receive(self) -> Event:
+        """ASGI's ``receive``, as the application was given it; not to be called any more after ``feed``."""
+
+    def feed(self, put: Feed) -> None:
+        """Call ``put`` for ``websocket.connect``, now, and for each message. :meth:`Transport.when_gone` tells the end.
+
+        After ``put`` has returned False, nothing comes until :meth:`resume`.
+        """
+
+    def resume(self) -> None:
+        """There is room again."""
+
+    def begin_turn(self) -> None:
+        """The application has just waited for something: it may send a little before others have to get a turn."""
+
+
 def transport_of(scope: Scope) -> Transport | None:
     """Return our server's transport, or None on any other server."""
     transport: Transport | None = (scope.get("extensions") or {}).get(TRANSPORT)
     return transport
+
+
+def feeding(transport: Transport | None, receive: Receive) -> Feeding | None:
+    """Return the transport if it can hand over what comes, and nobody stands between it and ``receive``."""
+    if hasattr(transport, "feed") and getattr(transport, "receive", None) == receive:
+        return cast(Feeding, transport)
+    return None
 
 
 def as_headers(headers: HeaderInput | None) -> Headers:

@@ -16,10 +16,11 @@ from math import inf
 from typing import Any, Literal, TypeAlias
 
 from .exceptions import InvalidChannelLayerError
-from .seam import loop_clock, open_wake
+from .seam import Wake, loop_clock, open_wake
 
 Message: TypeAlias = dict[str, Any]
 
+OVERHEAD = 64  # bytes that a message of the client counts beside its own
 POLICIES = ("disconnect", "drop_newest", "drop_oldest", "latest")
 
 
@@ -214,6 +215,7 @@ class Mailbox:
         "_layer_open",
         "_notice",
         "_now",
+        "_paused",
         "_reader",
         "_room",
         "conflated",
@@ -222,6 +224,8 @@ class Mailbox:
         "limits",
         "messages",
         "overrun",
+        "passed",
+        "resume",
     )
 
     def __init__(
@@ -233,6 +237,8 @@ class Mailbox:
         self.ledger = Ledger()
         self.conflated = 0
         self.direct: Callable[[Envelope], bool] | None = None  # tried first, while no event of the layer waits
+        self.passed = 0  # events that ``direct`` took
+        self.resume: Callable[[], None] | None = None  # called when there is room again after ``take`` said no
         self._items: deque[Item] = deque()
         self._client_count = self._client_bytes = self._layer_count = self._layer_bytes = 0
         self._client_open = self._layer_open = True
@@ -241,7 +247,8 @@ class Mailbox:
         self._latest: dict[Hashable, Envelope] = {}
         self._now = loop_clock()
         self._reader = open_wake()
-        self._room = open_wake()
+        self._room: Wake | None = None
+        self._paused = False  # ``take`` has said that there is no room
 
     def __repr__(self) -> str:
         return f"<Mailbox {self._client_count} from the client, {self._layer_count} from the layer>"
@@ -257,6 +264,7 @@ class Mailbox:
     async def client_room(self) -> None:
         """Wait until the client side has room, or takes nothing more. Only one task may wait."""
         while self.client_full and self._client_open:
+            self._room = self._room or open_wake()
             await self._room.sleep()
 
     def put(self, event: MutableMapping[str, Any], size: int) -> None:
@@ -268,6 +276,24 @@ class Mailbox:
         self._client_bytes += size
         self._reader.ring()
 
+    def take(self, event: MutableMapping[str, Any], size: int) -> bool:
+        """Queue a message of ``size`` bytes; returns whether there is room for another. If not, ``resume`` follows."""
+        if not self._client_open:
+            return True
+        self._items.append(Received(event, size + OVERHEAD))
+        self._client_count += 1
+        self._client_bytes += size + OVERHEAD
+        self._reader.ring()
+        self._paused = self.client_full
+        return not self._paused
+
+    def _tell_of_room(self) -> None:
+        if self._room is not None:
+            self._room.ring()
+        if self._paused and self.resume is not None and not (self.client_full and self._client_open):
+            self._paused = False
+            self.resume()
+
     # ---- the layer side
 
     def deliver(self, envelope: Envelope) -> bool:
@@ -277,6 +303,7 @@ class Mailbox:
             return False
         if self.direct is not None and not self._layer_count and self._notice is None and self.direct(envelope):
             self.ledger.delivered += 1
+            self.passed += 1
             return True
         policy = self.limits.policy_for(envelope.group)
         key = _key_of(policy, envelope)
@@ -367,10 +394,19 @@ class Mailbox:
 
     # ---- reading
 
+    @property
+    def over(self) -> bool:
+        """Whether no more can come, on either side."""
+        return not self._client_open and not self._layer_open
+
+    async def wait(self) -> None:
+        """Wait until there may be something to read, or the end. Only one task may wait."""
+        await self._reader.sleep()
+
     async def get(self) -> Item | None:
         """Wait for the next item in order of arrival; None when all is read and no more can come."""
         while (item := self.get_nowait()) is None:
-            if not self._client_open and not self._layer_open:
+            if self.over:
                 return None
             await self._reader.sleep()
         return item
@@ -396,7 +432,8 @@ class Mailbox:
         elif isinstance(item, Received):
             self._client_count -= 1
             self._client_bytes -= item.size
-            self._room.ring()
+            if self._paused or self._room is not None:
+                self._tell_of_room()
         else:
             self._notice = None
 
@@ -424,7 +461,7 @@ class Mailbox:
         """No more will come from the client: ``get`` returns None after the last item."""
         self._client_open = False
         self._reader.ring()
-        self._room.ring()
+        self._tell_of_room()
 
     def close(self) -> int:
         """Forget all and take nothing more; returns how many messages of the client were never handled."""

@@ -1,7 +1,8 @@
 """One application instance: a socket, its nursery, its inbox, and the order in which they end.
 
-While it lives, two tasks serve it: the *pump* moves what the socket brings into the inbox, the *worker* takes from the
-inbox and runs the handlers. Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
+While it lives, the task that runs it takes from the inbox and runs the handlers: the *worker*. What the socket brings
+is put into the inbox by our server's transport itself, elsewhere by a task that calls ``receive()``: the *pump*.
+Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
 
 1. No new events; memberships and the layer's side of the inbox are forgotten, at once and locally. What the client
    handed over before it left is still handled.
@@ -12,19 +13,19 @@ inbox and runs the handlers. Background tasks live in ``nursery``. Whatever ends
 """
 
 import logging
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import anyio
 from anyio import CancelScope
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from .events import Broadcasting, Event, Receive, Scope, Send, transport_of
+from .events import Event, Receive, Scope, Send, Shared, feeding, transport_of
 from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
-from .inbox import Envelope, Inbox, InboxStatistics, Item, Mailbox
+from .inbox import OVERHEAD, Inbox, InboxStatistics, Item, Mailbox
 from .layers.base import ChannelLayer
 from .nursery import Nursery, collapsed, sort_out
 from .seam import being_cancelled
@@ -92,13 +93,15 @@ class Instance:
         self.owner, self.scope, self.layer = owner, scope, layer
         self._receive, self._send = receive, send
         self.protocol: str = scope["type"]
+        self._goodbye_type = f"{self.protocol}.disconnect"
         self.transport = transport_of(scope)
         self.channel_name = ""
         self.nursery: Nursery | None = None
         self.mailbox = Mailbox(owner.inbox, overrun=self._overrun)
         self.ending: Ending | None = None
         self.error: BaseException | None = None
-        self._reading = CancelScope()
+        self._feeding = feeding(self.transport, receive)
+        self._direct: Callable[[Shared], bool] | None = None
         self._handling = CancelScope()
         self._begun = False  # the first handler, connect(), has begun
         self._accepted = False
@@ -107,7 +110,6 @@ class Instance:
         self._handlers = self._handled = self._discarded = 0
         self._from_layer = 0  # handlers that have an event of the layer: no later one may overtake it
         self._sequences: dict[Hashable, anyio.Event] = {}
-        self._context = copy_context()
 
     def __repr__(self) -> str:
         return f"<Instance {self.described} {self.state}>"
@@ -137,7 +139,7 @@ class Instance:
             groups=groups,
             tasks=self.nursery.tasks if self.nursery is not None else 0,
             handlers=self._handlers,
-            handled=self._handled,
+            handled=self._handled + self.mailbox.passed,
             discarded=self._discarded,
             inbox=self.mailbox.statistics(),
         )
@@ -153,15 +155,19 @@ class Instance:
             await checkpoint()
             raise ConnectionClosed(self.ending.code, self.ending.reason)
         try:
-            await self._send_raw(event)
+            await self._send(event)
         except Exception as error:
             await self._hear_the_server_out()
-            if self.ending is None:
-                raise
-            # The end overtook it while it was on its way: no mistake, whatever the server calls it.
-            raise ConnectionClosed(self.ending.code, self.ending.reason) from error
-        if self._closed and not event.get("more_body"):
-            self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
+            if self.ending is not None:
+                # The end overtook it while it was on its way: no mistake, whatever the server calls it.
+                raise ConnectionClosed(self.ending.code, self.ending.reason) from error
+            if isinstance(error, OSError) and not isinstance(
+                error, ConnectionClosed
+            ):  # ASGI spec 2.4: the peer is gone
+                raise ConnectionClosed from error
+            raise
+        if event["type"] != "websocket.send":
+            self._note(event)
         if self.transport is None:
             await checkpoint()  # some servers return at once when the peer has left: a loop would freeze us all
 
@@ -171,33 +177,25 @@ class Instance:
             if self.ending is None:
                 await checkpoint()
 
-    async def _send_raw(self, event: Event) -> None:
-        try:
-            await self._send(event)
-        except ConnectionClosed:
-            raise
-        except OSError as error:  # ASGI spec 2.4: the peer is gone
-            raise ConnectionClosed from error
+    def _note(self, event: Event) -> None:
+        """The server has taken this event: what does it mean for us?"""
         if event["type"] == "websocket.accept":
             self._accepted = True
             if self._may_write_through():
-                self.mailbox.direct = self._write_through
-        elif event["type"] in ("websocket.close", "websocket.http.response.body"):
+                self._direct = self.transport.write_shared  # type: ignore[union-attr] # we have just seen that
+                self._write_through()
+        elif event["type"] in ("websocket.close", "websocket.http.response.body") and not event.get("more_body"):
             self._closed = True
+            self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
 
     def _may_write_through(self) -> bool:
         """Say whether nobody stands between a handler that sends an event unchanged and the transport itself."""
         own = getattr(self.transport, "write_shared", None) is not None and getattr(self.transport, "send", None)
         return own == self._send and self.owner.passes_on("websocket.send")
 
-    def _write_through(self, envelope: Envelope) -> bool:
-        """Let an event that is a frame already go straight to the socket; False to let it wait for its turn."""
-        if envelope.type != "websocket.send" or self._from_layer or self.ending is not None:
-            return False
-        transport: Broadcasting = self.transport  # type: ignore[assignment] # _may_write_through() has seen to it
-        written = transport.write_shared(envelope)
-        self._handled += written
-        return written
+    def _write_through(self) -> None:
+        """Let events that are frames already go straight to the socket, unless they would overtake another."""
+        self.mailbox.direct = None if self._from_layer or self.ending is not None else self._direct
 
     async def join(self, group: str) -> None:
         """Enter a group; in force when this returns, left by itself when the socket ends."""
@@ -225,6 +223,7 @@ class Instance:
             return
         self.ending = ending
         self.error = ending.error
+        self.mailbox.direct = self._direct = None
         self._detach()
         if ending.cause == "disconnected":
             self.mailbox.close_layer_side()
@@ -241,6 +240,12 @@ class Instance:
             self.ending = ending  # a failed send told first, without the peer's own code
         self.end(ending)
 
+    def _fed_up(self, code: int, reason: str) -> None:
+        """The peer has left, and the transport has handed over all that it has left us."""
+        self._gone = True
+        self._peer_gone(code, reason)
+        self.mailbox.finish()
+
     def _detach(self) -> None:
         if self.layer is not None and self.channel_name:
             self.layer.detach(self.channel_name)
@@ -249,77 +254,80 @@ class Instance:
 
     async def run(self) -> None:
         """Live, end in order, and raise what failed, unwrapped."""
-        with self._in_layer():
-            try:
+        if self.layer is None:
+            await self._run()
+        else:
+            self.layer.require_open()
+            with self.layer.in_use():
+                self.channel_name = self.layer.attach(self.mailbox)
+                self.mailbox.messages = self.owner.inbox.messages or self.layer.get_capacity(self.channel_name)
                 await self._run()
-            except anyio.get_cancelled_exc_class():
-                if self.error is not None:  # the cancellation must go on: nobody else will tell
-                    log.error("%s failed", self.described, exc_info=self.error)
-                raise
         if self.error is not None:
             self.error.add_note(f"in {self.described}")
             raise self.error
 
     async def _run(self) -> None:
         try:
-            if self.transport is not None:
-                self.transport.when_gone(self._peer_gone)
-            await self._live()
+            try:
+                await self._live()
+            except anyio.get_cancelled_exc_class():
+                self.end(Ending("cancelled", 1001))
+                raise
+            finally:
+                await self._farewell()
         except anyio.get_cancelled_exc_class():
-            self.end(Ending("cancelled", 1001))
+            if self.error is not None:  # the cancellation must go on: nobody else will tell
+                log.error("%s failed", self.described, exc_info=self.error)
             raise
         finally:
-            await self._farewell()
-
-    @contextmanager
-    def _in_layer(self) -> Iterator[None]:
-        """Hold the layer open, with a channel of our own."""
-        if self.layer is None:
-            yield
-            return
-        self.layer.require_open()
-        with self.layer.in_use():
-            self.channel_name = self.layer.attach(self.mailbox)
-            self.mailbox.messages = self.owner.inbox.messages or self.layer.get_capacity(self.channel_name)
-            try:
-                yield
-            finally:
-                self._detach()
+            self._detach()
 
     async def _live(self) -> None:
-        """Pump and work until ended; returns when handlers and background tasks are over."""
+        """Read and work until ended; returns when handlers and background tasks are over."""
         async with collapsed(), anyio.create_task_group() as staff:
-            staff.start_soon(self._work, name=f"worker of {type(self.owner).__qualname__}")
-            with self._judged():
-                async with anyio.create_task_group() as group:
-                    self.nursery = Nursery(group, self._weigh)
-                    try:
-                        with self._reading:
-                            await self._pump()
-                        group.cancel_scope.cancel()
-                    finally:
-                        self.nursery.state = "ending"
-            self.end(Ending("stopped", 1000))  # unless it has ended: its nursery was cancelled, and the pump with it
-            self.mailbox.finish()  # nobody reads the socket any more
+            self.nursery = Nursery(staff, self._weigh, self._stop)
+            reading = self._begin_to_read(staff)
+            try:
+                await self._work()
+            finally:
+                self.nursery.end()
+            reading.cancel()
 
-    async def _pump(self) -> None:
-        """Move what the socket brings into the inbox, until the disconnect; after another end, discard it."""
-        while True:
+    def _begin_to_read(self, staff: TaskGroup) -> CancelScope:
+        reading = CancelScope()
+        if self._feeding is not None:
+            self.mailbox.resume = self._feeding.resume
+            self._feeding.feed(self.mailbox.take)
+            self._feeding.when_gone(self._fed_up)
+        else:
             if self.transport is not None:
-                await self.mailbox.client_room()
-            event = await self._receive()
-            kind = event["type"]
-            if kind in ("websocket.disconnect", "http.disconnect"):
-                break
-            if self.transport is None:
-                await self._brief_room()
-            self.mailbox.put(event, _size(event))
-            if self.transport is None:
-                await checkpoint()  # some servers return at once while they have more: let the worker take its turn
-        self._gone = True
-        self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
+                self.transport.when_gone(self._peer_gone)
+            staff.start_soon(self._pump, reading, name=f"pump of {type(self.owner).__qualname__}")
+        return reading
+
+    def _stop(self) -> None:
+        """The nursery was cancelled, by whoever has it."""
+        self.end(Ending("stopped", 1000))
         self.mailbox.finish()
-        await anyio.sleep_forever()  # until the worker has done what is left
+
+    async def _pump(self, reading: CancelScope) -> None:
+        """Move what the socket brings into the inbox, until the disconnect."""
+        with reading, self._judged():
+            while True:
+                if self.transport is not None:
+                    await self.mailbox.client_room()
+                event = await self._receive()
+                kind = event["type"]
+                if kind in ("websocket.disconnect", "http.disconnect"):
+                    break
+                if self.transport is None:
+                    await self._brief_room()
+                self.mailbox.put(event, _size(event))
+                if self.transport is None:
+                    await checkpoint()  # some servers return at once while they have more: let the worker take its turn
+            self._gone = True
+            self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
+        self.mailbox.finish()
 
     async def _brief_room(self) -> None:
         """On servers that are not ours: wait for room, but not for long. Not to receive would wedge some of them."""
@@ -330,24 +338,30 @@ class Instance:
 
     async def _work(self) -> None:
         """Run handlers until the inbox is closed and empty, or the grace is over."""
-        try:
-            with self._handling:
-                if self.owner.concurrency > 1:
-                    await self._side_by_side()
-                else:
-                    while (item := await self.mailbox.get()) is not None:
-                        await self._handle_next(item)
-        finally:
-            self._context = copy_context()
+        with self._handling:
+            if self.owner.concurrency > 1:
+                await self._side_by_side()
+            else:
+                while (item := await self._next()) is not None:
+                    await self._handle_next(item)
         self._discarded += self.mailbox.close()
-        self._reading.cancel()
+
+    async def _next(self) -> Item | None:
+        """Wait for the next event; None when no more can come."""
+        while (item := self.mailbox.get_nowait()) is None:
+            if self.mailbox.over:
+                return None
+            await self.mailbox.wait()
+            if self._feeding is not None:
+                self._feeding.begin_turn()
+        return item
 
     async def _side_by_side(self) -> None:
         """Run up to ``concurrency`` handlers at once; the first one, ``connect``, alone."""
         slots = anyio.Semaphore(self.owner.concurrency)
         async with collapsed(), anyio.create_task_group() as crew:
             await slots.acquire()
-            while (item := await self.mailbox.get()) is not None:
+            while (item := await self._next()) is not None:
                 if not self._begun:
                     await self._handle_next(item)
                     continue
@@ -357,7 +371,8 @@ class Instance:
     async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
         from_layer = item.type != "client"
-        self._from_layer += from_layer
+        if from_layer:
+            self._hold_back(1)
         try:
             with self._judged():
                 event = item.open()
@@ -367,7 +382,8 @@ class Instance:
                 else:
                     await self._handle_in_turn(key, event)
         finally:
-            self._from_layer -= from_layer
+            if from_layer:
+                self._hold_back(-1)
             slots.release()
 
     async def _handle_in_turn(self, key: Hashable, event: Event) -> None:
@@ -384,15 +400,25 @@ class Instance:
 
     async def _handle_next(self, item: Item) -> None:
         from_layer = item.type != "client"
-        self._from_layer += from_layer
+        if from_layer:
+            self._hold_back(1)
         try:
-            with self._judged():
-                await self._handle(item.open())
+            await self._handle(item.open())
+        except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
+            cancelled = self._weigh(raised)
+            if cancelled is not None:
+                raise cancelled from None
         finally:
-            self._from_layer -= from_layer
+            if from_layer:
+                self._hold_back(-1)
+
+    def _hold_back(self, change: int) -> None:
+        """Count the handlers that have an event of the layer; while there is one, no other event may overtake it."""
+        self._from_layer += change
+        self._write_through()
 
     async def _handle(self, event: Event) -> None:
-        if event.get("type") == f"{self.protocol}.disconnect":
+        if event.get("type") == self._goodbye_type:
             raise StopConsumer  # somebody sent it: disconnect() runs once, when the socket has really ended
         self._begun = True
         self._handlers += 1
@@ -446,11 +472,13 @@ class Instance:
         self._discarded += self.mailbox.close()
         if self.nursery is not None:
             self.nursery.state, self.nursery.tasks = "over", 0  # asyncio's own cancel() stops some before they begin
+        if self._feeding is not None:  # our server is on trio, where a shield holds; and its transport drains by itself
+            await self._goodbye()
+            return
         async with collapsed(), anyio.create_task_group() as group:
             if not self._gone:
                 group.start_soon(self._drain)
-            # With the context variables that connect() and the other handlers have set.
-            self._context.run(group.start_soon, self._goodbye, group.cancel_scope)
+            group.start_soon(self._goodbye, group.cancel_scope)
 
     async def _drain(self) -> None:
         """Discard what still comes, so that no server waits for us to take it."""
@@ -459,7 +487,7 @@ class Instance:
                 event = await self._receive()
                 self._gone = event["type"].endswith(".disconnect")
 
-    async def _goodbye(self, rest: CancelScope) -> None:
+    async def _goodbye(self, rest: CancelScope | None = None) -> None:
         with CancelScope(shield=True) as wall:
             wall.deadline = anyio.current_time() + self.owner.disconnect_timeout
             if self.transport is not None:
@@ -473,15 +501,17 @@ class Instance:
             )
         with CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_FRAME_TIMEOUT):
             await self._close()
-        rest.cancel()
+        if rest is not None:
+            rest.cancel()
 
     async def _disconnect(self) -> None:
         assert self.ending is not None
-        kind = f"{self.protocol}.disconnect"
-        if not self._begun or not self.owner.handles(kind):
+        if not self._begun or not self.owner.handles(self._goodbye_type):
             return
         with self._judged():
-            await self.owner.dispatch({"type": kind, "code": self.ending.code, "reason": self.ending.reason})
+            await self.owner.dispatch(
+                {"type": self._goodbye_type, "code": self.ending.code, "reason": self.ending.reason}
+            )
 
     async def _close(self) -> None:
         """Close the socket if it is still open. A failure before the handshake is the server's to answer (500)."""
@@ -492,12 +522,15 @@ class Instance:
             return
         code = 1011 if self.error is not None else self.ending.code
         with self._judged():
-            await self._send_raw({"type": "websocket.close", "code": code, "reason": self.ending.reason})
+            try:
+                await self._send({"type": "websocket.close", "code": code, "reason": self.ending.reason})
+            except OSError as error:
+                raise ConnectionClosed from error
 
 
 def _size(event: Event) -> int:
     """Return about how many bytes of memory an event of the socket takes."""
     data: str | bytes | None = event.get("text") or event.get("bytes") or event.get("body")
     if not data:
-        return 64
-    return 64 + (len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data))
+        return OVERHEAD
+    return OVERHEAD + (len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data))

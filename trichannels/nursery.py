@@ -1,7 +1,8 @@
 """Task groups: the nursery that a consumer is given, and errors taken out of the groups they travel in."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, Literal, NoReturn
 
 import anyio
@@ -14,17 +15,27 @@ from .exceptions import ConnectionClosed
 class Nursery:
     """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
 
-    ``failed`` is told at once of what a task raised, and returns the cancellation in it, which goes on.
+    It is opened by the first who uses it, in a task of ``staff``, and lives until ``end()``. ``failed`` is told at once
+    of what a task raised, and returns the cancellation in it, which goes on; ``ended`` is called once it is over.
 
     An error in a task ends the instance as an error in a handler does. While the nursery ends, to start a task raises
     :class:`ConnectionClosed`, which is a normal end; once it has ended, in ``disconnect()``, RuntimeError.
     """
 
-    __slots__ = ("_failed", "_group", "state", "tasks")
+    __slots__ = ("_ended", "_failed", "_group", "_open", "_scope", "_staff", "_waiting", "state", "tasks")
 
-    def __init__(self, group: TaskGroup, failed: Callable[[BaseException], BaseException | None] | None = None) -> None:
-        self._group, self._failed, self.tasks = group, failed, 0
+    def __init__(
+        self,
+        staff: TaskGroup,
+        failed: Callable[[BaseException], BaseException | None] | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._staff, self._failed, self._ended, self.tasks = staff, failed, ended, 0
         self.state: Literal["open", "ending", "over"] = "open"
+        self._group: TaskGroup | None = None
+        self._scope: CancelScope | None = None
+        self._open: anyio.Event | None = None
+        self._waiting: list[Callable[[TaskGroup], object]] = []  # what was started before the group was there
 
     def __repr__(self) -> str:
         return f"<Nursery of {self.tasks} tasks>"
@@ -32,18 +43,61 @@ class Nursery:
     @property
     def cancel_scope(self) -> CancelScope:
         """The scope of all its tasks; cancelling it also ends the socket, as ``StopConsumer`` does."""
-        return self._group.cancel_scope
+        return self._opened()[0]
 
     def start_soon(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> None:
         """Start ``func(*args)`` as a task that ends with the socket."""
         self._require_open()
-        self._group.start_soon(self._counted, func, args, name=name or func)
+        self._opened()
+        if self._group is not None:
+            self._group.start_soon(self._counted, func, args, name=name or func)
+        else:
+            context = copy_context()  # the task has the variables of whoever started it
+
+            def start(group: TaskGroup) -> None:
+                group.start_soon(self._counted, func, args, name=name or func)
+
+            self._waiting.append(lambda group: context.run(start, group))
         self.tasks += 1
 
     async def start(self, func: Callable[..., Awaitable[Any]], *args: Any, name: object = None) -> Any:
         """Start ``func(*args, task_status=…)`` and wait until it calls ``task_status.started(value)``."""
         self._require_open()
+        await self._opened()[1].wait()
+        self._require_open()
+        assert self._group is not None
         return await self._group.start(self._counted_start, func, args, name=name or func)
+
+    def end(self) -> None:
+        """Cancel what runs, and let nothing start any more."""
+        self.state = "ending"
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _opened(self) -> tuple[CancelScope, anyio.Event]:
+        """See to it that there is a group, soon; return its scope, and what tells that it is open."""
+        if self._scope is None or self._open is None:
+            self._scope, self._open = CancelScope(), anyio.Event()
+            if self.state == "open":
+                self._staff.start_soon(self._host, self._scope, self._open, name="nursery")
+        return self._scope, self._open
+
+    async def _host(self, scope: CancelScope, opened: anyio.Event) -> None:
+        """Hold the group until the scope is cancelled."""
+        stopped = False
+        with scope:
+            async with collapsed(), anyio.create_task_group() as self._group:
+                opened.set()
+                for start in self._waiting:
+                    start(self._group)
+                self._waiting.clear()
+                try:
+                    await anyio.sleep_forever()
+                finally:  # once its body is over, a group may refuse new tasks at any moment
+                    stopped = self.state == "open"
+                    self.state = "ending"
+        if stopped:
+            self._ended()
 
     def _require_open(self) -> None:
         if self.state == "ending":  # a task group's own error would be reported as a failure
@@ -80,7 +134,8 @@ class Nursery:
             left = self._failed(raised)
             if left is raised:
                 raise
-            self._group.cancel_scope.cancel()
+            if self._scope is not None:
+                self._scope.cancel()
             if left is not None:
                 raise left from None
 
@@ -111,21 +166,25 @@ def sort_out(raised: BaseException) -> tuple[list[BaseException], BaseException 
     return failures, cancelled
 
 
-@asynccontextmanager
-async def collapsed() -> AsyncIterator[None]:
+class collapsed:
     """Let no group of a single error out, nor one of cancellations. The error keeps its own cause and context.
 
     ``async with collapsed(), anyio.create_task_group() as group: ...``
     """
-    try:
-        yield
-    except BaseExceptionGroup as group:
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: type[BaseException] | None, group: BaseException | None, trace: object) -> None:
+        if not isinstance(group, BaseExceptionGroup):
+            return
         failures, cancelled = sort_out(group)
         if not failures and cancelled is not None:
             raise cancelled from None
         if len(failures) == 1 and cancelled is None:
             raise_as_it_was(failures[0])
-        raise
 
 
 def raise_as_it_was(error: BaseException) -> NoReturn:

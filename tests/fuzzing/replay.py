@@ -47,6 +47,9 @@ class _Socket:
 
     getsockname = getpeername
 
+    def fileno(self) -> int:
+        return -1
+
 
 def run(data: bytes) -> None:
     """Run one input; raises AssertionError if anything does not hold."""
@@ -82,8 +85,11 @@ async def _run(data: bytes) -> None:
 
 
 async def _serve(connection: Connection, shared: Shared) -> None:
-    with shared.wall.connections:
-        await connection.run()
+    async with trio.open_nursery() as beside:
+        beside.start_soon(shared.engine.run)
+        with shared.wall.connections:
+            await connection.run()
+        beside.cancel_scope.cancel()
 
 
 async def _do(act: Act, end: MemoryEnd, connection: Connection, shared: Shared) -> None:

@@ -66,8 +66,10 @@ def framed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     frame = transport._framed
 
     def spy(event: Any) -> bytes:
-        made.append(dict(event))
-        return frame(event)
+        data = frame(event)
+        if data:
+            made.append(dict(event.peek()))
+        return data
 
     monkeypatch.setattr(transport, "_framed", spy)
     return made

@@ -12,8 +12,8 @@ A layer carries events *between* application instances. The rules, in prose:
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -112,6 +112,24 @@ class Subscription:
         return self._mailbox.statistics()
 
 
+class InUse:
+    """Counts an instance of a layer for as long as the block lasts; the layer closes after the last one."""
+
+    __slots__ = ("_layer",)
+
+    def __init__(self, layer: "ChannelLayer") -> None:
+        self._layer = layer
+
+    def __enter__(self) -> None:
+        self._layer._instances += 1
+
+    def __exit__(self, *raised: object) -> None:
+        layer = self._layer
+        layer._instances -= 1
+        if not layer._instances and layer._idle is not None:
+            layer._idle.set()
+
+
 class ChannelLayer(ABC):
     """What every layer offers. ``capacity`` counts messages, ``expiry`` and ``group_expiry`` are seconds.
 
@@ -176,16 +194,9 @@ class ChannelLayer(ABC):
             self._opened = False
             await self.close()
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep the layer open for one instance; an instance holds this for its whole life."""
-        self._instances += 1
-        try:
-            yield
-        finally:
-            self._instances -= 1
-            if not self._instances and self._idle is not None:
-                self._idle.set()
+    def in_use(self) -> "InUse":
+        """Keep the layer open for one instance; an instance holds this block for its whole life."""
+        return InUse(self)
 
     def require_open(self) -> None:
         """Raise :class:`LayerClosed` outside the layer's block."""

@@ -80,12 +80,15 @@ class Connection:
         alpn = await self._shake_hands()
         if alpn is None:
             return
-        settings, counters = self.shared.settings, self.shared.counters
+        settings, counters, flusher = self.shared.settings, self.shared.counters, self.shared.engine.flusher
         async with trio.open_nursery() as nursery:
-            wire = Wire(self._end, nursery, counters, limit=settings.write_buffer, timeout=settings.write_timeout)
+            wire = Wire(
+                self._end, nursery, counters, flusher, limit=settings.write_buffer, timeout=settings.write_timeout
+            )
             upgrade = await self._open(wire, nursery, addresses, alpn)
             if upgrade is not None:
-                await self._serve_websocket(wire, upgrade, addresses)
+                await self._serve_websocket(wire, nursery, upgrade, addresses)
+                nursery.cancel_scope.cancel()
 
     async def _shake_hands(self) -> str | None:
         """Return the protocol that the client wants to speak, or None if TLS came to nothing."""
@@ -118,7 +121,9 @@ class Connection:
         """Return when TLS, or the first head, must be there; a server that drains waits for neither."""
         return -inf if self.shared.wall.draining else trio.current_time() + self.shared.settings.handshake_timeout
 
-    async def _serve_websocket(self, wire: Wire, upgrade: Upgrade, addresses: tuple[Any, Any]) -> None:
+    async def _serve_websocket(
+        self, wire: Wire, nursery: trio.Nursery, upgrade: Upgrade, addresses: tuple[Any, Any]
+    ) -> None:
         shared, started = self.shared, time.time()
         scope = websocket_scope(upgrade, secure=self._secure, root_path=shared.settings.root_path)
         scope["client"], scope["server"], scope["state"] = *addresses, shared.state.copy()
@@ -129,9 +134,8 @@ class Connection:
             log_access(shared.config, scope, status, time.time() - started)
 
         answer = judge(upgrade, shared.config.server_names)
-        async with trio.open_nursery() as nursery:
-            peer = Peer(wire, nursery, shared.limits, shared.counters, upgrade.rest)
-            nursery.start_soon(peer.read)
+        peer = Peer(wire, nursery, shared.engine, upgrade.rest)
+        try:
             if answer.status == 101:
                 transport = WebSocketTransport(wire, peer, answer, scope, shared.wall, log)
                 scope["extensions"][TRANSPORT] = transport
@@ -140,8 +144,9 @@ class Connection:
                 wire.write_nowait(bytes(answer))
                 log(answer.status)
                 peer.finish()
-                await peer.left.wait()
-            nursery.cancel_scope.cancel()
+                await peer.gone()
+        finally:
+            peer.abandon()
 
     async def _run_application(self, transport: WebSocketTransport, peer: Peer, scope: dict[str, Any]) -> None:
         shared, what = self.shared, describe(scope)

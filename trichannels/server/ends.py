@@ -30,8 +30,16 @@ def _has_left(descriptor: int) -> bool:
 class SocketEnd:
     """A plain socket: tries at once, waits only if the kernel says so."""
 
+    __slots__ = ("descriptor", "sock")
+
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock, self.descriptor = sock, sock.fileno()
+
+    def receive_nowait(self, size: int) -> bytes | None:
+        try:
+            return self.sock.recv(size)
+        except BlockingIOError:
+            return None
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         try:
@@ -63,8 +71,12 @@ class SocketEnd:
             except BlockingIOError:
                 continue
 
-    async def finish(self) -> None:
+    def finish_nowait(self) -> bool:
         self.sock.shutdown(socket.SHUT_WR)
+        return True
+
+    async def finish(self) -> None:
+        self.finish_nowait()
 
     def peer_has_left(self) -> bool:
         return _has_left(self.sock.fileno())
@@ -81,7 +93,9 @@ class SocketEnd:
 
 
 class TLSEnd:
-    """TLS: all writes go through the stream, and so through the writer task."""
+    """TLS: all writes go through the stream, and so through the writer task, all reads through a reader's."""
+
+    descriptor = -1
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         self.sock = trio.socket.from_stdlib_socket(sock)
@@ -92,6 +106,12 @@ class TLSEnd:
         await self.stream.do_handshake()
         chosen: str | None = self.stream.selected_alpn_protocol()
         return chosen
+
+    def receive_nowait(self, size: int) -> bytes | None:
+        return None
+
+    def finish_nowait(self) -> bool:
+        return False
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         return 0

@@ -12,13 +12,21 @@ BYTES = 2**16
 DECODER = codecs.getincrementaldecoder("utf-8")
 
 
+def message(text: bool, data: bytes) -> Event:
+    """Return the event of a message; raises UnicodeDecodeError for text that is not UTF-8."""
+    if text:
+        return {"type": "websocket.receive", "text": data.decode(), "bytes": None}
+    return {"type": "websocket.receive", "bytes": data, "text": None}
+
+
 class Assembler:
     """Joins the fragments of a message; sizes are limited by the protocol object that yields the frames."""
 
-    __slots__ = ("_data", "_decoder", "_text")
+    __slots__ = ("_data", "_decoder", "_text", "busy")
 
     def __init__(self) -> None:
         self._data, self._text = bytearray(), False
+        self.busy = False  # in the middle of a message
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def add(self, frame: Frame) -> tuple[Event, int] | None:
@@ -26,10 +34,11 @@ class Assembler:
 
         Raises UnicodeDecodeError if text is not UTF-8, as soon as its first bad fragment has come.
         """
+        self.busy = not frame.fin
         if frame.opcode is not Opcode.CONT:
             self._text = frame.opcode is Opcode.TEXT
             if frame.fin:
-                return self._event(bytes(frame.data))
+                return message(self._text, bytes(frame.data)), len(frame.data)
             self._decoder = DECODER() if self._text else None
         if self._decoder is not None:
             self._decoder.decode(frame.data, frame.fin)
@@ -39,12 +48,7 @@ class Assembler:
             return None
         data = bytes(self._data)
         self._data.clear()
-        return self._event(data)
-
-    def _event(self, data: bytes) -> tuple[Event, int]:
-        if self._text:
-            return {"type": "websocket.receive", "text": data.decode(), "bytes": None}, len(data)
-        return {"type": "websocket.receive", "bytes": data, "text": None}, len(data)
+        return message(self._text, data), len(data)
 
 
 class ReadAhead:

@@ -1,9 +1,11 @@
 """The peer of a WebSocket over HTTP/1.1: what it sends, and how it leaves.
 
-Whether it is alive is asked in ``pulse.py``; the application's side of the socket is ``transport.py``.
+Whether it is alive is asked in ``pulse.py``; the application's side of the socket is ``transport.py``. Reading goes on
+while the application takes nothing, so that pings are answered and a close is noticed; what waits for the application
+is bounded, and reading pauses when there is no more room.
 
-One task reads. It goes on while the application does not call ``receive()``, so that pings are answered and a close is
-noticed; messages wait in a bounded read-ahead, and reading pauses when that is full.
+The common frames are taken here. At the first other one the library's protocol object takes over, until it stands
+between two messages again: then it is dropped, and costs nothing.
 """
 
 import logging
@@ -14,28 +16,30 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
-from .messages import BYTES, Assembler, ReadAhead
-from .pulse import Limits, Pulse
-from .statistics import Counters
+from ..events import Event
+from .engine import Engine
+from .frames import LONGEST, PING, PONG, TEXT, UNCOMMON, frame, length_of, next_frame
+from .messages import BYTES, Assembler, ReadAhead, message
 from .wire import Wire
 
 # The protocol object reports each close and each broken frame; the application is told by its events instead.
 PROTOCOL_LOG = logging.getLogger("trichannels.server.websocket")
 PROTOCOL_LOG.setLevel(logging.CRITICAL)
-SLICE = 2**11  # parsed at once: bounds by how many tiny messages the read-ahead may be overshot
-SENDERS: dict[Opcode, Callable[[ServerProtocol, bytes], None]] = {
-    Opcode.TEXT: ServerProtocol.send_text,
-    Opcode.BINARY: ServerProtocol.send_binary,
-    Opcode.PING: ServerProtocol.send_ping,
-}
+SLICE = 2**11  # parsed at once by the library: bounds by how many tiny messages the read-ahead may be overshot
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+Put = Callable[[Event, int], bool]
+"""Takes a message and its size in bytes; returns whether there is room for another."""
 
 
 class Protocol(ServerProtocol):
     """The library's, but for a close between the fragments of a message: that is legal, and answered in kind.
 
     RFC 6455 section 5.4 lets control frames come there; the library answers 1002 (Autobahn's case 7.1.5).
+    ``unparsed`` counts the bytes that were given to it and have not come out as frames.
     """
+
+    unparsed = 0
 
     def fail(self, code: CloseCode | int, reason: str = "") -> None:
         """As the library's. It is called for an open socket with a close frame received in that case alone."""
@@ -50,100 +54,271 @@ class Protocol(ServerProtocol):
 class Peer:
     """The far side of one socket. ``ended`` is its close code and reason, once it has left or was told to leave."""
 
-    def __init__(self, wire: Wire, nursery: trio.Nursery, limits: Limits, counters: Counters, rest: bytes) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_assembler",
+        "_changed",
+        "_closing",
+        "_departure",
+        "_discarding",
+        "_engine",
+        "_has_room",
+        "_longest",
+        "_nursery",
+        "_parsing",
+        "_protocol",
+        "_raw",
+        "_reader",
+        "ahead",
+        "alive",
+        "ended",
+        "expected",
+        "left",
+        "on_end",
+        "on_left_behind",
+        "opened",
+        "put",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, nursery: trio.Nursery, engine: Engine, rest: bytes) -> None:
+        self.wire = wire
+        self.on_end: Callable[[int, str], None] | None = None
+        self.on_left_behind: Callable[[], None] | None = None  # it left, behind messages that nobody reads
+        self.put: Put | None = None  # whoever takes messages as they come; else they wait in ``ahead``
+        self.ahead: ReadAhead | None = None
+        self.opened = False  # the handshake was done: frames may travel
+        self.alive, self.expected = True, b""  # for the pulse
         self.ended: tuple[int, str] | None = None
-        self.on_end: Callable[[int, str], None] = lambda code, reason: None
-        self.on_left_behind: Callable[[], None] = lambda: None  # it left, behind messages that nobody reads
-        self.changed = trio.lowlevel.ParkingLot()  # a message arrived, or the end
-        self.left = trio.Event()  # no byte will come any more
-        self.ahead = ReadAhead()
-        self._wire, self._nursery, self._limits, self._counters = wire, nursery, limits, counters
+        self.left = False  # no byte will come any more, and none will go
+        self._departure: trio.Event | None = None
+        self._nursery, self._engine = nursery, engine
+        self._longest = min(LONGEST, engine.limits.max_message_size)
         self._protocol: Protocol | None = None
-        self._assembler = Assembler()
-        self._raw = bytearray(rest)
-        self._resumed = trio.lowlevel.ParkingLot()
-        self._discarding = self._closing = False
-        self._pulse = Pulse(self, wire, limits, counters)
-        wire.on_lost = lambda: self.end(1006, "")
+        self._assembler: Assembler | None = None
+        self._raw: bytes | bytearray = rest
+        self._changed: trio.lowlevel.ParkingLot | None = None  # a message arrived, or the end
+        self._has_room, self._discarding, self._closing, self._parsing = True, False, False, False
+        self._reader = engine.reader_for(wire, nursery)
+        wire.on_lost, wire.on_room = self._lost, self._go_on
+        self._regulate()
 
     @property
     def paused(self) -> bool:
         """Whether nothing is read from the socket at present, for want of room."""
+        if self.wire.full:  # pongs to a peer that does not read must not pile up
+            return True
         if self._discarding:
             return False
-        return self.ahead.full if self._protocol else len(self._raw) >= BYTES
+        return not self._has_room if self.opened else len(self._raw) >= BYTES
 
     @property
-    def opened(self) -> bool:
-        """Whether the handshake was done, so that frames may travel."""
-        return self._protocol is not None
+    def closed_in_turn(self) -> bool:
+        """Whether its close frame has come."""
+        return self._protocol is not None and self._protocol.close_rcvd is not None
 
     # -- what comes in
 
-    async def read(self) -> None:
-        """Read until the peer's last byte. Never raises but when cancelled."""
-        while True:
-            if self.paused:
-                self._pulse.answered.set()
-                await self._resumed.park()
-                continue
-            await self._wire.room()  # pongs to a peer that does not read must not pile up
-            data = await self._wire.read()
-            if not data:
-                break
-            self._pulse.signs_of_life += 1
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the socket."""
+        self.alive = True
+        if self._raw:
+            if isinstance(self._raw, bytes):
+                self._raw = bytearray(self._raw)
             self._raw += data
-            self.parse()
+        else:
+            self._raw = data
+        self.parse()
+
+    def eof(self) -> None:
+        """The last byte has come."""
         if self._protocol is not None:
             self._protocol.receive_eof()
+        self._reader.forget(self.wire)
         self.end(1006, "")
-        await self._wire.flushed()
-        self._wire.close()
-        self.left.set()
+        if self.wire.busy:
+            self._nursery.start_soon(self._depart_when_flushed)
+        else:
+            self._depart()
+
+    async def _depart_when_flushed(self) -> None:
+        await self.wire.flushed()
+        self._depart()
+
+    def _lost(self) -> None:
+        self._reader.forget(self.wire)
+        self.end(1006, "")
+        self._depart()
+
+    def _depart(self) -> None:
+        if not self.left:
+            self.left = True
+            self.wire.close()
+            self._engine.pulse.end(self)
+            if self._departure is not None:
+                self._departure.set()
+
+    async def gone(self) -> None:
+        """Wait until no byte can come or go any more; the socket is closed then. One task may wait."""
+        if not self.left:
+            self._departure = trio.Event()
+            await self._departure.wait()
+
+    def abandon(self) -> None:
+        """Have nothing more to do with the socket, whatever state it is in."""
+        self._reader.forget(self.wire)
+        self._engine.pulse.end(self)
 
     def parse(self) -> None:
-        """Take what was read, as far as there is room for its messages; let the reader go on if it waits."""
-        while self._protocol is not None and self._raw and not self.paused:
-            piece = bytes(self._raw[:SLICE])
-            del self._raw[:SLICE]
-            self._protocol.receive_data(piece)
-            for frame in self._protocol.events_received():
-                if isinstance(frame, Frame):
-                    self._take(self._protocol, frame)
-            self._flush(self._protocol)
-            self._look_for_close(self._protocol)
-        if self._protocol is None and self._discarding:
-            self._raw.clear()
-        if not self.paused:
-            self._resumed.unpark_all()
+        """Take what was read, as far as there is room for its messages; pause the reading, or let it go on."""
+        if not self._parsing:
+            self._parsing = True
+            try:
+                self._parse()
+            finally:
+                self._parsing = False
+        self._regulate()
 
-    def _take(self, protocol: ServerProtocol, frame: Frame) -> None:
-        if frame.opcode is Opcode.PONG:
-            self._pulse.pong(bytes(frame.data))
-        if frame.opcode not in DATA or self._discarding:
+    def _parse(self) -> None:
+        raw, at = self._raw, 0
+        while at < len(raw) and self.opened and not self.paused:
+            if self._protocol is None:
+                opcode, payload, end = next_frame(raw, at, self._longest)
+                if opcode > 0:
+                    at = end
+                    self._take_common(opcode, payload)
+                    continue
+                if opcode is not UNCOMMON:
+                    break
+            piece = bytes(raw[at : at + SLICE])
+            at += len(piece)
+            self._take_by_protocol(self._protocol or self._begin_protocol(), piece)
+        if self._discarding and not self.opened:
+            at = len(raw)
+        if at == len(raw):
+            self._raw = b""
+        elif at:
+            self._raw = raw[at:]
+
+    def _regulate(self) -> None:
+        if self.wire.lost or self.paused:
+            self._reader.forget(self.wire)
+        else:
+            self._reader.watch(self.wire, self)
+
+    def _take_common(self, opcode: int, payload: bytes) -> None:
+        if opcode == PONG:
+            self._engine.pulse.pong(self, payload)
+        elif opcode == PING:
+            self.wire.write_nowait(frame(PONG, payload))
+        elif not self._discarding:
+            try:
+                event = message(opcode == TEXT, payload)
+            except UnicodeDecodeError:
+                self._fail(1007, "text that is not UTF-8")
+            else:
+                self._hand_over(event, len(payload))
+
+    def _hand_over(self, event: Event, size: int) -> None:
+        if self.put is not None:
+            self._has_room = self.put(event, size)
+        else:
+            if self.ahead is None:
+                self.ahead = ReadAhead()
+            self.ahead.put(event, size)
+            self._has_room = not self.ahead.full
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.unpark_all()
+
+    async def news(self) -> None:
+        """Wait for a message in ``ahead``, or the end."""
+        if self._changed is None:
+            self._changed = trio.lowlevel.ParkingLot()
+        await self._changed.park()
+
+    def pop(self) -> Event | None:
+        """Return the next message that was read ahead, and go on reading; None if there is none."""
+        if self.ahead is None or not self.ahead:
+            return None
+        event = self.ahead.pop()
+        self.resume()
+        return event
+
+    def resume(self) -> None:
+        """There is room for messages again."""
+        self._has_room = True
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._raw:
+            self.parse()
+        else:
+            self._regulate()
+
+    # -- frames that are not common
+
+    def _begin_protocol(self) -> Protocol:
+        self._protocol = Protocol(state=OPEN, max_size=self._engine.limits.max_message_size, logger=PROTOCOL_LOG)
+        self._assembler = Assembler()
+        return self._protocol
+
+    def _take_by_protocol(self, protocol: Protocol, piece: bytes) -> None:
+        protocol.receive_data(piece)
+        protocol.unparsed += len(piece)
+        for received in protocol.events_received():
+            if isinstance(received, Frame):
+                # Never too much: a length that was not written in the shortest way only keeps the object in charge.
+                protocol.unparsed -= length_of(len(received.data))
+                self._take(protocol, received)
+        self._flush(protocol)
+        self._look_for_close(protocol)
+        if protocol.state is OPEN and not protocol.unparsed and self._assembler and not self._assembler.busy:
+            self._protocol = self._assembler = None
+
+    def _take(self, protocol: Protocol, received: Frame) -> None:
+        if received.opcode is Opcode.PONG:
+            self._engine.pulse.pong(self, bytes(received.data))
+        if received.opcode not in DATA or self._discarding or self._assembler is None:
             return
         try:
-            message = self._assembler.add(frame)
+            found = self._assembler.add(received)
         except UnicodeDecodeError:
             protocol.fail(1007, "text that is not UTF-8")
             self._discarding = True
             return
-        if message is not None:
-            self.ahead.put(*message)
-            self.changed.unpark_all()
+        if found is not None:
+            self._hand_over(*found)
+
+    def _fail(self, code: int, reason: str) -> None:
+        protocol = self._begin_protocol()
+        protocol.fail(code, reason)
+        self._discarding = True
+        self._flush(protocol)
+        self._look_for_close(protocol)
 
     def _look_for_close(self, protocol: ServerProtocol) -> None:
         close = protocol.close_rcvd or (protocol.close_sent if protocol.eof_sent else None)
         if close is not None:
             self.end(int(close.code), close.reason)  # the library's own failures come as an enum
 
+    # -- its end
+
     def end(self, code: int, reason: str) -> None:
         """The socket is over for the application: what was read stays readable, what still comes is thrown away."""
         if self.ended is None:
             self.ended = code, reason
-            self.changed.unpark_all()
-            self.on_end(code, reason)
+            self._tell()
+            if self.on_end is not None:
+                self.on_end(code, reason)
         self.discard()
+
+    def left_behind(self) -> None:
+        """It has left, behind messages for which there is no room."""
+        if self.on_left_behind is not None:
+            self.on_left_behind()
 
     def discard(self) -> None:
         """Read on to the end of the stream without keeping messages, to learn how the peer leaves."""
@@ -154,54 +329,44 @@ class Peer:
 
     def open(self) -> None:
         """The handshake is done: parse what the client sent behind it, and begin to ping."""
-        self._protocol = Protocol(state=OPEN, max_size=self._limits.max_message_size, logger=PROTOCOL_LOG)
-        self._nursery.start_soon(self._pulse.keep)
+        self.opened = True
+        self._engine.pulse.begin(self)
         self.parse()
 
-    def send(self, opcode: Opcode, data: bytes) -> None:
-        """Frame and write one message; only while not ended."""
-        if self._protocol is not None:
-            SENDERS[opcode](self._protocol, data)
-            self._flush(self._protocol)
+    @property
+    def takes_frames(self) -> bool:
+        """Whether frames may be written: the handshake was done, and no close frame was sent."""
+        return self.opened and (self._protocol is None or self._protocol.state is OPEN)
 
-    def write_frame(self, frame: bytes) -> bool:
-        """Write a frame that was made for many; False if the socket takes no more."""
-        if self._protocol is None or self._protocol.state is not OPEN:
-            return False
-        self._wire.write_nowait(frame)
-        return True
+    def send(self, opcode: int, data: bytes) -> None:
+        """Frame and write one message; does nothing once a close frame was sent."""
+        if self.takes_frames:
+            self.wire.write_nowait(frame(opcode, data))
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake, unless it has begun; the peer has ``close_timeout`` seconds for its part."""
-        if self._protocol is not None and self._protocol.state is OPEN:
-            self._protocol.send_close(code, reason)
-            self._flush(self._protocol)
+        if self.takes_frames:
+            protocol = self._protocol or self._begin_protocol()
+            protocol.send_close(code, reason)
+            self._flush(protocol)
         self.hurry()
 
     def finish(self) -> None:
         """End an HTTP answer that is not a WebSocket: no more bytes from us; the peer may take its time to leave."""
-        self._wire.finish()
+        self.wire.finish()
         self.discard()
         self.hurry()
 
     def hurry(self) -> None:
         """Give the peer ``close_timeout`` seconds to leave before it is cut off."""
-        if not self._closing:
+        if not self._closing and not self.left:
             self._closing = True
-            self._nursery.start_soon(self._close_deadline)
-
-    async def _close_deadline(self) -> None:
-        with trio.move_on_after(self._limits.close_timeout):
-            await self.left.wait()
-            return
-        if self._protocol is None or self._protocol.close_rcvd is None:
-            self._counters.close_timeouts += 1
-        self._wire.lose()
+            self._engine.pulse.leave(self)
 
     def _flush(self, protocol: ServerProtocol) -> None:
         for data in protocol.data_to_send():
             if data:
-                self._wire.write_nowait(data)
+                self.wire.write_nowait(data)
             else:
-                self._wire.finish()
+                self.wire.finish()
                 self.hurry()

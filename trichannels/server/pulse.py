@@ -1,12 +1,13 @@
-"""Whether the peer of a WebSocket is alive: pings, the deadline of their pongs, and a look at the socket itself."""
+"""Whether the peers of a server's WebSockets are alive: pings, the deadline of their pongs, and a look at the socket.
 
-from collections.abc import Callable
+And how long a peer may take to leave once it was asked to.
+"""
+
 from dataclasses import dataclass
 from typing import Protocol
 
-import trio
-from websockets.frames import Opcode
-
+from .deadlines import Deadlines, keep
+from .frames import PING
 from .statistics import Counters
 from .wire import Wire
 
@@ -22,50 +23,81 @@ class Limits:
 
 
 class Patient(Protocol):
-    """What is known of the peer (``peer.Peer``)."""
+    """What is known of a peer (``peer.Peer``). ``alive``: something has come from it since it was asked last."""
 
+    wire: Wire
     ended: tuple[int, str] | None
-    on_left_behind: Callable[[], None]
+    alive: bool
+    expected: bytes
 
     @property
     def paused(self) -> bool: ...
-    def send(self, opcode: Opcode, data: bytes) -> None: ...
+    @property
+    def closed_in_turn(self) -> bool: ...
+    def left_behind(self) -> None: ...
+    def send(self, opcode: int, data: bytes) -> None: ...
 
 
 class Pulse:
-    """Pings one peer. ``answered`` is set by its pong, or when none can be expected because nothing is read."""
+    """Pings the peers of one server; one task for all."""
 
-    def __init__(self, peer: Patient, wire: Wire, limits: Limits, counters: Counters) -> None:
-        self.answered, self.signs_of_life = trio.Event(), 0
-        self._expected = b""
-        self._peer, self._wire, self._limits, self._counters = peer, wire, limits, counters
+    def __init__(self, limits: Limits, counters: Counters) -> None:
+        self._counters = counters
+        self._number = 0
+        self._resting: Deadlines[Patient] = Deadlines(limits.ping_interval, self._ping)
+        self._expecting: Deadlines[Patient] = Deadlines(limits.pong_timeout, self._missing)
+        self._leaving: Deadlines[Patient] = Deadlines(limits.close_timeout, self._cut)
 
-    def pong(self, payload: bytes) -> None:
+    async def run(self) -> None:
+        """Ping, and cut off whose pong stays out, for ever."""
+        await keep(self._resting, self._expecting, self._leaving)
+
+    def begin(self, peer: Patient) -> None:
+        """Ping this peer from now on."""
+        self._resting.set(peer)
+
+    def leave(self, peer: Patient) -> None:
+        """Give this peer ``close_timeout`` seconds to leave, then cut it off."""
+        self._leaving.set(peer)
+
+    def end(self, peer: Patient) -> None:
+        """Forget this peer: it has left."""
+        for deadlines in (self._resting, self._expecting, self._leaving):
+            deadlines.clear(peer)
+
+    def pong(self, peer: Patient, payload: bytes) -> None:
         """A pong came; only the one to the last ping counts (RFC 6455 section 5.5.3 allows others)."""
-        if payload == self._expected:
-            self.answered.set()
+        if payload == peer.expected:
+            peer.expected = b""
+            self._expecting.clear(peer)
+            self._resting.set(peer)
 
-    async def keep(self) -> None:
-        """Ping until the peer has left; cut it off if a pong stays out."""
-        number = 0
-        while self._peer.ended is None:
-            await trio.sleep(self._limits.ping_interval)
-            number += 1
-            if self._peer.paused and self._wire.end.peer_has_left():
-                self._peer.on_left_behind()
-            # Behind bytes that the peer does not take, a ping would only wait: there the write deadline holds.
-            if self._peer.ended is None and not self._wire.busy:
-                await self._ping(number.to_bytes(8, "big"))
+    def _ping(self, peer: Patient) -> None:
+        if peer.paused and peer.wire.end.peer_has_left():
+            peer.left_behind()
+        if peer.ended is not None:
+            return
+        # Behind bytes that the peer does not take, a ping would only wait: there the write deadline holds.
+        if not peer.wire.busy:
+            self._number += 1
+            peer.expected, peer.alive = self._number.to_bytes(8, "big"), False
+            peer.send(PING, peer.expected)
+        self._wait_for(peer)
 
-    async def _ping(self, payload: bytes) -> None:
-        self._expected, self.answered, self.signs_of_life = payload, trio.Event(), 0
-        self._peer.send(Opcode.PING, payload)
-        # No pong can be seen while we do not read, and one may wait behind a long message that still arrives.
-        while self._peer.ended is None and not self._peer.paused:
-            with trio.move_on_after(self._limits.pong_timeout):
-                await self.answered.wait()
-                return
-            if not self.signs_of_life:
-                self._counters.pong_timeouts += 1
-                self._wire.lose()
-            self.signs_of_life = 0
+    def _missing(self, peer: Patient) -> None:
+        # The pong may wait behind a long message that still arrives, the ping behind bytes that slowly leave.
+        if peer.ended is not None or peer.alive or peer.paused or peer.wire.busy:
+            peer.alive = False
+            self._wait_for(peer)
+        else:
+            self._counters.pong_timeouts += 1
+            peer.wire.lose()
+
+    def _wait_for(self, peer: Patient) -> None:
+        """Wait for the pong, or, where none can be seen because nothing is read or written, for the next ping."""
+        if peer.ended is None:
+            (self._expecting if peer.expected and not peer.paused else self._resting).set(peer)
+
+    def _cut(self, peer: Patient) -> None:
+        self._counters.close_timeouts += not peer.closed_in_turn
+        peer.wire.lose()

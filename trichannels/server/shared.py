@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import ASGIApp, Scope
 from .config import ServerConfig
 from .drain import Wall
+from .engine import Engine
 from .hypercorn_glue import Config, WorkerContext
 from .proxy import apply_proxy_headers
 from .pulse import Limits
@@ -30,15 +31,16 @@ class Shared:
     connections: set["Connection"] = field(default_factory=set)
 
     @cached_property
-    def limits(self) -> Limits:
-        """The bounds of each WebSocket."""
+    def engine(self) -> Engine:
+        """What runs beside the connections."""
         settings = self.settings
-        return Limits(
+        limits = Limits(
             ping_interval=settings.ping_interval,
             pong_timeout=settings.pong_timeout,
             close_timeout=settings.close_timeout,
             max_message_size=settings.max_message_size,
         )
+        return Engine(limits, self.counters)
 
     def prepare(self, scope: Scope) -> None:
         """Put into a scope what is the same for HTTP and WebSockets."""

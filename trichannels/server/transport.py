@@ -5,32 +5,56 @@ from typing import Any
 
 import trio
 from anyio import CancelScope
-from websockets.frames import Frame, Opcode
 
-from ..events import Event, Shared, check_sent
+from ..events import Event, Feed, Shared, check_sent
 from ..exceptions import BadEvent, ConnectionClosed
 from ..protocol import Conversation
 from .drain import Wall
+from .frames import BINARY, TEXT, frame
 from .handshake import Answer, acceptance, denial, head, refusal
 from .peer import Peer
 from .wire import Wire
 
 RESTART = 1012
+TURN = 0.001  # seconds for which a task may send on before others get a turn
+SENDS = 16  # messages, likewise
 
 
 class WebSocketTransport:
     """One socket, as its application has it. Offered as ``scope["extensions"]["trichannels.transport"]``."""
 
+    __slots__ = (
+        "_answer",
+        "_bounds",
+        "_callbacks",
+        "_closed_by_us",
+        "_connected",
+        "_denied",
+        "_log",
+        "_now",
+        "_peer",
+        "_scope",
+        "_sends",
+        "_turn",
+        "_until",
+        "_wall",
+        "_wire",
+        "conversation",
+    )
+
     def __init__(
         self, wire: Wire, peer: Peer, answer: Answer, scope: Mapping[str, Any], wall: Wall, log: Callable[[int], None]
     ) -> None:
         self.conversation = Conversation("websocket")
-        self._wire, self._peer, self._answer, self._scope, self._wall, self._log = wire, peer, answer, scope, wall, log
-        self._turn = trio.Lock()
+        self._wire, self._peer, self._scope, self._wall = wire, peer, scope, wall
+        self._answer: Answer | None = answer
+        self._log: Callable[[int], None] | None = log
+        self._turn: trio.Lock | None = None
         self._connected = self._closed_by_us = False
         self._callbacks: list[Callable[[int, str], None]] = []
         self._bounds: list[CancelScope] = []
-        self._denied: Event = {}
+        self._denied: Event | None = None
+        self._now, self._until, self._sends = trio.lowlevel.current_clock().current_time, 0.0, 0
         peer.on_end = self._tell
         peer.on_left_behind = self._left_behind
 
@@ -72,65 +96,105 @@ class WebSocketTransport:
         if self._callbacks:
             self._peer.discard()
 
+    def feed(self, put: Feed) -> None:
+        """See :class:`trichannels.events.Feeding`."""
+        self._connected = True
+        put({"type": "websocket.connect"}, 0)
+        self._peer.put = put
+
+    def resume(self) -> None:
+        """See :class:`trichannels.events.Feeding`."""
+        self._peer.resume()
+
+    def begin_turn(self) -> None:
+        """See :class:`trichannels.events.Feeding`."""
+        self._sends, self._until = SENDS, self._now() + TURN
+
     # -- ASGI
 
     async def receive(self) -> Event:
         """Return the next event, in the end ``websocket.disconnect`` as often as asked. Cancelling loses nothing."""
         if not self._connected or self._peer.ahead or self._peer.ended is not None:
-            await trio.lowlevel.checkpoint()  # parking below is one, too
+            await trio.lowlevel.checkpoint()  # to wait for news is one, too
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        while not self._peer.ahead:
+        while (event := self._peer.pop()) is None:
             if self._peer.ended is not None:
                 code, reason = self._peer.ended
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            await self._peer.changed.park()
-        event = self._peer.ahead.pop()
-        self._peer.parse()
+            await self._peer.news()
         return event
 
     async def send(self, event: Event) -> None:
         """Send one event; waits while ``write_buffer`` bytes wait for the peer. A cancelled send has sent nothing.
 
+        Each call sees a cancellation; who sends on and on lets others run at least after each millisecond or 16 calls.
         Raises :class:`ConnectionClosed` once the peer has left, :class:`OutOfTurn` after the application's own close,
         :class:`BadEvent` for a malformed event.
         """
-        await trio.lowlevel.checkpoint()
+        peer, conversation = self._peer, self.conversation
+        self._sends -= 1
+        if self._sends > 0 and peer.ended is None and self._now() < self._until:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+            self.begin_turn()
         # A close is small, and must not wait behind what a stuck peer does not read.
-        if self._wire.full and self.conversation.state != "closed" and event.get("type") != "websocket.close":
+        if self._wire.full and conversation.state != "closed" and event.get("type") != "websocket.close":
+            self._turn = self._turn or trio.Lock()
             async with self._turn:
                 await self._wire.room()
-        if self._peer.ended is not None and self.conversation.state != "closed":
-            raise ConnectionClosed(*self._peer.ended)
-        before = self.conversation.state
-        self.conversation.sent(event)
+        if peer.ended is not None and conversation.state != "closed":
+            raise ConnectionClosed(*peer.ended)
+        text = event.get("text")
+        if (
+            type(text) is str
+            and event.get("bytes") is None
+            and event.get("type") == "websocket.send"
+            and conversation.state == "open"
+        ):  # nearly all that is ever sent; below, it would come to the same
+            peer.send(TEXT, text.encode())
+            return
+        before = conversation.state
+        conversation.sent(event)
         try:
             SENDERS[event["type"]](self, event)
         except BadEvent:
-            self.conversation.state = before
+            conversation.state = before
             raise
 
     def write_shared(self, event: Shared) -> bool:
         """See :class:`trichannels.events.Broadcasting`: framed once for all its receivers (RFC 6455 section 5.6)."""
-        if self.conversation.state != "open" or self._wire.full or self._peer.ended is not None:
+        data = event.frame
+        if data is None:
+            data = event.frame = _framed(event)
+        wire, peer = self._wire, self._peer
+        if not data or self.conversation.state != "open" or peer.ended is not None or wire.full:
             return False
-        frame = event.frame
-        if frame is None:
-            frame = event.frame = _framed(event.peek())
-        return bool(frame) and self._peer.write_frame(frame)
+        if not peer.takes_frames:
+            return False
+        wire.post(data)
+        return True
+
+    def _logged(self, status: int) -> None:
+        """Write the access log's line, and forget what was kept for the handshake alone."""
+        if self._log is not None:
+            self._log(status)
+        self._log = self._answer = None
 
     def _accept(self, event: Event) -> None:
+        assert self._answer is not None
         self._wire.write_nowait(bytes(acceptance(self._answer, event, self._scope["subprotocols"])))
-        self._log(101)
+        self._logged(101)
         self._peer.open()
 
     def _send(self, event: Event) -> None:
         text = event.get("text")
         if text is not None:
-            self._peer.send(Opcode.TEXT, text.encode())
+            self._peer.send(TEXT, text.encode())
         else:
-            self._peer.send(Opcode.BINARY, bytes(event["bytes"]))
+            self._peer.send(BINARY, bytes(event["bytes"]))
 
     def _close(self, event: Event) -> None:
         if self._peer.opened:
@@ -140,14 +204,14 @@ class WebSocketTransport:
 
     def _leave(self, code: int, reason: str) -> None:
         self._closed_by_us = True
-        self._peer.ahead.clear()
+        self._peer.ahead = None
         self._peer.close(code, reason)
         self._peer.end(code, reason)
 
     def _refuse(self, answer: Answer) -> None:
         self._closed_by_us = True
         self._wire.write_nowait(bytes(answer))
-        self._log(answer.status)
+        self._logged(answer.status)
         self._peer.finish()
         self._peer.end(1006, "")
 
@@ -160,8 +224,8 @@ class WebSocketTransport:
         if self._denied:
             answer = denial(self._denied["status"], list(self._denied.get("headers") or ()), None if more else body)
             self._wire.write_nowait(bytes(answer))
-            self._log(answer.status)
-            self._denied = {}
+            self._logged(answer.status)
+            self._denied = None
             if more:
                 self._wire.write_nowait(body)
         else:
@@ -194,18 +258,20 @@ class WebSocketTransport:
                 self._wire.write_nowait(bytes(refusal(500, "Internal Server Error")))
             self._peer.finish()
         self._peer.hurry()
-        await self._peer.left.wait()
+        await self._peer.gone()
 
 
-def _framed(event: Mapping[str, Any]) -> bytes:
-    """Return a ``websocket.send`` event as a frame, or nothing for one that its receivers should complain of."""
+def _framed(shared: Shared) -> bytes:
+    """Return a ``websocket.send`` event as a frame; nothing for others, and malformed ones."""
+    if shared.type != "websocket.send":
+        return b""
+    event = shared.peek()
     try:
         check_sent(event)
     except BadEvent:
         return b""
     text = event.get("text")
-    opcode, data = (Opcode.BINARY, bytes(event["bytes"])) if text is None else (Opcode.TEXT, text.encode())
-    return bytes(Frame(opcode, data).serialize(mask=False))
+    return frame(BINARY, bytes(event["bytes"])) if text is None else frame(TEXT, text.encode())
 
 
 SENDERS: dict[str, Callable[[WebSocketTransport, Event], None]] = {
