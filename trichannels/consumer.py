@@ -1,6 +1,7 @@
 """From event type to method: the consumers that everything generic is built on."""
 
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 
@@ -22,6 +23,11 @@ def get_handler_name(message: Event) -> str:
     kind = message.get("type")
     if not isinstance(kind, str) or not kind:
         raise BadEvent("Incoming message has no 'type' attribute")
+    return _method_name(kind)
+
+
+@lru_cache(maxsize=1024)
+def _method_name(kind: str) -> str:
     name = kind.replace(".", "_")
     if name.startswith("_"):
         raise BadEvent("Malformed type in message (leading underscore)")
@@ -109,9 +115,10 @@ class AsyncConsumer:
 
     # ---- what the instance asks
 
-    async def dispatch(self, message: Event) -> None:
+    def dispatch(self, message: Event) -> Awaitable[None]:
         """Run the handler of an event."""
-        await self.handler_of(message)(message)
+        handling: Awaitable[None] = self.handler_of(message)(message)
+        return handling
 
     def handler_of(self, message: Event) -> Callable[[Event], Any]:
         """Return the bound method for an event; raises :class:`NoHandler` or :class:`BadEvent`."""

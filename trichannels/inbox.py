@@ -8,7 +8,7 @@ or waits for longer than the layer's ``expiry``, is counted and told in one rese
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -280,9 +280,10 @@ class Mailbox:
         """Queue a message of ``size`` bytes; returns whether there is room for another. If not, ``resume`` follows."""
         if not self._client_open:
             return True
-        self._items.append(Received(event, size + OVERHEAD))
+        size += OVERHEAD
+        self._items.append(Received(event, size))
         self._client_count += 1
-        self._client_bytes += size + OVERHEAD
+        self._client_bytes += size
         self._reader.ring()
         self._paused = self.client_full
         return not self._paused
@@ -399,9 +400,9 @@ class Mailbox:
         """Whether no more can come, on either side."""
         return not self._client_open and not self._layer_open
 
-    async def wait(self) -> None:
+    def wait(self) -> Awaitable[None]:
         """Wait until there may be something to read, or the end. Only one task may wait."""
-        await self._reader.sleep()
+        return self._reader.sleep()
 
     async def get(self) -> Item | None:
         """Wait for the next item in order of arrival; None when all is read and no more can come."""

@@ -13,7 +13,7 @@ Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
 """
 
 import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -71,7 +71,7 @@ class Owner(Protocol):
     disconnect_timeout: float
     inbox: Inbox
 
-    async def dispatch(self, message: Event) -> None:
+    def dispatch(self, message: Event) -> Awaitable[None]:
         """Handle one event."""
 
     def handles(self, event_type: str) -> bool:
@@ -342,7 +342,8 @@ class Instance:
             if self.owner.concurrency > 1:
                 await self._side_by_side()
             else:
-                while (item := await self._next()) is not None:
+                # Nearly always there is one event at a time: then it takes the shortest way.
+                while (item := self.mailbox.get_nowait() or await self._next()) is not None:
                     await self._handle_next(item)
         self._discarded += self.mailbox.close()
 
@@ -402,13 +403,16 @@ class Instance:
         from_layer = item.type != "client"
         if from_layer:
             self._hold_back(1)
+        self._handlers += 1
         try:
-            await self._handle(item.open())
+            await self._handling_of(item.open())
         except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
             cancelled = self._weigh(raised)
             if cancelled is not None:
                 raise cancelled from None
         finally:
+            self._handlers -= 1
+            self._handled += 1
             if from_layer:
                 self._hold_back(-1)
 
@@ -417,13 +421,16 @@ class Instance:
         self._from_layer += change
         self._write_through()
 
-    async def _handle(self, event: Event) -> None:
+    def _handling_of(self, event: Event) -> Awaitable[None]:
         if event.get("type") == self._goodbye_type:
             raise StopConsumer  # somebody sent it: disconnect() runs once, when the socket has really ended
         self._begun = True
+        return self.owner.dispatch(event)
+
+    async def _handle(self, event: Event) -> None:
         self._handlers += 1
         try:
-            await self.owner.dispatch(event)
+            await self._handling_of(event)
         finally:
             self._handlers -= 1
             self._handled += 1

@@ -46,7 +46,7 @@ class MemoryEnd:
         if self.broken:
             raise ConnectionResetError
 
-    def receive_nowait(self, size: int) -> bytes | None:
+    def receive_nowait(self, buffer: memoryview) -> bytes | None:
         return None
 
     def finish_nowait(self) -> bool:

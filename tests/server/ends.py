@@ -27,7 +27,7 @@ class FakeEnd:
         await trio.sleep(0.5)
         return self.send_nowait(data)
 
-    def receive_nowait(self, size: int) -> bytes | None:
+    def receive_nowait(self, buffer: memoryview) -> bytes | None:
         return None
 
     def finish_nowait(self) -> bool:

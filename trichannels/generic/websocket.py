@@ -1,7 +1,7 @@
 """WebSocket consumers: frames as ``receive(text_data, bytes_data)``, and JSON on top. Async and blocking."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from ..bridge import call, call_soon
@@ -111,26 +111,28 @@ class AsyncWebsocketConsumer(_Connecting):
         for event in denial_events(self.scope, status, body, headers):
             await self.base_send(event)
 
-    async def websocket_receive(self, message: Event) -> None:
+    def websocket_receive(self, message: Event) -> Awaitable[None]:
         """Hand a frame to ``receive()``."""
         if message.get("text") is not None:
-            await self.receive(text_data=message["text"])
-        else:
-            await self.receive(bytes_data=message.get("bytes"))
+            return self.receive(text_data=message["text"])
+        return self.receive(bytes_data=message.get("bytes"))
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Override: a frame of the client."""
 
-    async def send(  # type: ignore[override]
+    def send(  # type: ignore[override]
         self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
-    ) -> None:
+    ) -> Awaitable[None]:
         """Send a frame, and close behind it if ``close`` is True or a code.
 
         Raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended; ValueError without data.
         """
-        await self.base_send(send_event(text_data, bytes_data))
-        if close:
-            await self.close(close)
+        event = send_event(text_data, bytes_data)
+        return self._send_and_close(event, close) if close else self.base_send(event)
+
+    async def _send_and_close(self, event: Event, code: bool | int) -> None:
+        await self.base_send(event)
+        await self.close(code)
 
     async def websocket_send(self, message: Event) -> None:
         """An event of the layer that is a frame already: sent on as it is."""

@@ -35,9 +35,9 @@ class SocketEnd:
     def __init__(self, sock: socket.socket) -> None:
         self.sock, self.descriptor = sock, sock.fileno()
 
-    def receive_nowait(self, size: int) -> bytes | None:
+    def receive_nowait(self, buffer: memoryview) -> bytes | None:
         try:
-            return self.sock.recv(size)
+            return bytes(buffer[: self.sock.recv_into(buffer)])
         except BlockingIOError:
             return None
 
@@ -107,7 +107,7 @@ class TLSEnd:
         chosen: str | None = self.stream.selected_alpn_protocol()
         return chosen
 
-    def receive_nowait(self, size: int) -> bytes | None:
+    def receive_nowait(self, buffer: memoryview) -> bytes | None:
         return None
 
     def finish_nowait(self) -> bool:

@@ -122,6 +122,14 @@ class Peer:
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket."""
         self.alive = True
+        if self._protocol is None and not self._raw and self.opened and self._has_room:
+            # Nearly always, what comes is one common frame: then it takes the shortest way.
+            opcode, payload, end = next_frame(data, 0, self._longest)
+            if end == len(data):
+                self._take_common(opcode, payload)
+                if not self._has_room or self.wire.full:
+                    self._regulate()
+                return
         if self._raw:
             if isinstance(self._raw, bytes):
                 self._raw = bytearray(self._raw)
@@ -340,7 +348,7 @@ class Peer:
 
     def send(self, opcode: int, data: bytes) -> None:
         """Frame and write one message; does nothing once a close frame was sent."""
-        if self.takes_frames:
+        if self.opened and (self._protocol is None or self._protocol.state is OPEN):
             self.wire.write_nowait(frame(opcode, data))
 
     def close(self, code: int, reason: str = "") -> None:

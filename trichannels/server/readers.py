@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from .contain import LOG
-from .wire import Wire
+from .wire import READ_SIZE, Wire
 
 BATCH = 64  # sockets read before others get a turn
 
@@ -38,6 +38,7 @@ class Poller:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._watched: dict[int, tuple[Wire, Fed]] = {}
 
     def watch(self, wire: Wire, fed: Fed) -> None:
@@ -74,7 +75,7 @@ class Poller:
             return
         wire, fed = watched
         try:
-            data = wire.read_nowait()
+            data = wire.read_nowait(self._buffer)
             if data:
                 fed.feed(data)
             elif data is not None:

@@ -154,7 +154,7 @@ class WebSocketTransport:
             and event.get("type") == "websocket.send"
             and conversation.state == "open"
         ):  # nearly all that is ever sent; below, it would come to the same
-            peer.send(TEXT, text.encode())
+            self._wire.write_nowait(frame(TEXT, text.encode()))
             return
         before = conversation.state
         conversation.sent(event)

@@ -23,7 +23,7 @@ class End(Protocol):
 
     descriptor: int
 
-    def receive_nowait(self, size: int) -> bytes | None: ...
+    def receive_nowait(self, buffer: memoryview) -> bytes | None: ...
     def finish_nowait(self) -> bool: ...
     def send_nowait(self, data: bytes | memoryview) -> int: ...
     async def send_some(self, data: memoryview) -> int: ...
@@ -92,10 +92,13 @@ class Wire:
         """Whether anything waits for the peer at all."""
         return self._waiting > 0
 
-    def read_nowait(self) -> bytes | None:
-        """Return what has come, ``b""`` once no more will come, for whatever reason, or None while nothing is there."""
+    def read_nowait(self, buffer: memoryview) -> bytes | None:
+        """Return what has come, ``b""`` once no more will come, for whatever reason, or None while nothing is there.
+
+        ``buffer`` is for the kernel to write to: a fresh one each time would cost more than all the rest.
+        """
         try:
-            return self.end.receive_nowait(READ_SIZE)
+            return self.end.receive_nowait(buffer)
         except BROKEN:
             return b""
 
