@@ -28,7 +28,7 @@ from .wire import Wire
 class Connection:
     """One accepted socket."""
 
-    __slots__ = ("__weakref__", "_end", "_http", "_opening", "_secure", "_sock", "_transport", "shared")
+    __slots__ = ("_end", "_http", "_opening", "_secure", "_sock", "_transport", "shared")
 
     def __init__(self, shared: Shared, sock: socket.socket, listener: Listener) -> None:
         self.shared = shared
@@ -88,7 +88,8 @@ class Connection:
             upgrade = await self._open(wire, nursery, addresses, alpn)
             if upgrade is not None:
                 await self._serve_websocket(wire, nursery, upgrade, addresses)
-                nursery.cancel_scope.cancel()
+                if nursery.child_tasks:  # seldom; cancelling costs something even where there is nothing to cancel
+                    nursery.cancel_scope.cancel()
 
     async def _shake_hands(self) -> str | None:
         """Return the protocol that the client wants to speak, or None if TLS came to nothing."""
