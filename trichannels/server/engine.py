@@ -23,13 +23,15 @@ class Engine:
         """Return who reads this connection; a task of its own would run in ``nursery``."""
         return self._poller if self._poller is not None and wire.descriptor >= 0 else TaskReader(nursery)
 
-    async def run(self) -> None:
-        """Run until cancelled."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; reports once connections may begin."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.flusher.run)
             nursery.start_soon(self.pulse.run)
             if hasattr(select, "epoll"):
                 self._poller = Poller()
+            task_status.started()
+            if self._poller is not None:
                 try:
                     await self._poller.run()
                 finally:

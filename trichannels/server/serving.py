@@ -103,7 +103,7 @@ async def _run(
     """Take and serve connections; leaves when the drain is over."""
     with shared.wall.connections:
         async with trio.open_nursery() as beside:
-            beside.start_soon(shared.engine.run)
+            await beside.start(shared.engine.run)
             await _take_and_serve(server, shared, listeners, listening, shutdown, task_status)
             beside.cancel_scope.cancel()
 
