@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from ..events import TRANSPORT
-from .contain import LOG, contain, contained, describe
+from .contain import LOG, contain, describe
 from .ends import SocketEnd, TLSEnd
 from .handshake import Upgrade, judge, websocket_scope
 from .head import parse_upgrade
@@ -150,22 +150,21 @@ class Connection:
             peer.abandon()
 
     async def _run_application(self, transport: WebSocketTransport, peer: Peer, scope: dict[str, Any]) -> None:
-        shared, what = self.shared, describe(scope)
+        shared, failed = self.shared, False
         self._transport = transport
         shared.counters.websockets += 1
         try:
             if shared.wall.draining:
                 transport.go_away()
-            error = await contained(
-                lambda: shared.app(scope, transport.receive, transport.send),
-                what,
-                shared.counters,
-                left=lambda: peer.ended is not None,
-            )
-            if error is None and peer.ended is None and transport.conversation.state in ("connecting", "denying"):
+            try:
+                await shared.app(scope, transport.receive, transport.send)
+            except BaseException as error:  # noqa: BLE001 - contain() raises what must pass
+                left = peer.ended is not None
+                failed = contain(error, scope, shared.counters, left=left) is not None
+            if not failed and peer.ended is None and transport.conversation.state in ("connecting", "denying"):
                 shared.counters.failures += 1
-                LOG.error("%s: the application returned before it accepted or refused the WebSocket", what)
-            await transport.conclude(failed=error is not None)
+                LOG.error("%s: the application returned before it accepted or refused the WebSocket", describe(scope))
+            await transport.conclude(failed=failed)
         except trio.Cancelled:
             transport.go_away()  # the peer hears of it if the kernel takes the frame at once
             raise

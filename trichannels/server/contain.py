@@ -51,23 +51,24 @@ def describe(scope: Mapping[str, Any]) -> str:
 async def contained(
     run: Callable[[], Awaitable[None]], what: str, counters: Counters, *, left: Callable[[], bool] = lambda: False
 ) -> BaseException | None:
-    """Await ``run()``; count, log and return its failure instead of letting it out. ``PASSING`` gets out.
-
-    A ``ConnectionClosed`` is returned but neither counted nor logged if ``left()`` says that the peer has left.
-    """
+    """Await ``run()``, and do with its failure what :func:`contain` does; ``left()`` is asked then."""
     try:
         await run()
     except BaseException as error:  # noqa: BLE001 - contain() raises what must pass
-        return contain(error, what, counters, left=left)
+        return contain(error, what, counters, left=left())
     return None
 
 
 def contain(
-    error: BaseException, what: str | Mapping[str, Any], counters: Counters, *, left: Callable[[], bool] = lambda: False
+    error: BaseException, what: str | Mapping[str, Any], counters: Counters, *, left: bool = False
 ) -> BaseException | None:
-    """What :func:`contained` does with an error; ``what`` is a text, or a scope to describe."""
+    """Count, log and return the failure in ``error``, if there is one, and raise what must pass on.
+
+    ``what`` failed is told in words, or by a scope. A ``ConnectionClosed`` is returned but neither counted nor logged
+    if ``left`` says that the peer has left.
+    """
     passing, failed = divide(error)
-    if failed is not None and not (left() and is_normal_end(failed)):
+    if failed is not None and not (left and is_normal_end(failed)):
         counters.failures += 1
         LOG.error("%s: failed", what if isinstance(what, str) else describe(what), exc_info=failed)
     if passing is not None:
