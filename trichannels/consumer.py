@@ -6,7 +6,7 @@ from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 
 from .bridge import async_to_sync, call, call_soon, current_bridge
-from .events import ASGIApp, Event, Receive, Scope, Send
+from .events import ASGIApp, Event, Receive, Scope, Send, Shares
 from .exceptions import BadEvent, ConfigError, InvalidChannelLayerError, NoHandler
 from .inbox import DEFAULT_INBOX, Inbox
 from .instance import Instance, InstanceStatistics
@@ -28,6 +28,7 @@ def get_handler_name(message: Event) -> str:
 
 @lru_cache(maxsize=1024)
 def _method_name(kind: str) -> str:
+    """Return the method name for an event type; raises :class:`BadEvent`."""
     name = kind.replace(".", "_")
     if name.startswith("_"):
         raise BadEvent("Malformed type in message (leading underscore)")
@@ -115,8 +116,14 @@ class AsyncConsumer:
 
     # ---- what the instance asks
 
-    def dispatch(self, message: Event) -> Awaitable[None]:
+    async def dispatch(self, message: Event) -> None:
         """Run the handler of an event."""
+        await self.handler_of(message)(message)
+
+    def handling(self, message: Event) -> Awaitable[None]:
+        """Return what runs the handler of an event: ``dispatch()``, or what it would await if nobody has changed it."""
+        if type(self).dispatch is not AsyncConsumer.dispatch:
+            return self.dispatch(message)
         handling: Awaitable[None] = self.handler_of(message)(message)
         return handling
 
@@ -132,9 +139,9 @@ class AsyncConsumer:
         """Say whether there is a handler for events of this type."""
         return hasattr(self, event_type.replace(".", "_"))
 
-    def passes_on(self, event_type: str) -> bool:
-        """Say whether the handler of this event type does nothing but send the event as it is."""
-        return False
+    def shares(self) -> Shares | None:
+        """Say of which event types all instances send the same, and what makes that of an event; None for none."""
+        return None
 
     def order_key(self, message: Event) -> Hashable | None:
         """With ``concurrency`` above 1: events for which this returns the same key are handled one after the other.

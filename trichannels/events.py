@@ -3,7 +3,7 @@
 ASGI's dicts stay dicts; the specification is at https://asgi.readthedocs.io (HTTP & WebSocket 2.5, lifespan 2.0).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol, TypeAlias, TypeGuard, cast
 
 from anyio import CancelScope
@@ -43,14 +43,21 @@ class Transport(Protocol):
         """
 
 
+Serializer: TypeAlias = Callable[[Mapping[str, Any]], Event]
+"""Makes the ``websocket.send`` that all members of a group send for one event; what it raises, each of them raises."""
+
+Shares: TypeAlias = Callable[[str], Serializer | None]
+"""Returns the serializer of an event type, or None for events that each instance handles for itself."""
+
+
 class Shared(Protocol):
-    """An event that many sockets may send unchanged; whoever frames it first leaves the frame for the others."""
+    """An event of the layer on its way to many. Who makes something of it first leaves that to the others."""
 
     type: str
-    frame: bytes | None
+    frames: dict[Hashable, bytes]
 
-    def peek(self) -> Mapping[str, Any]:
-        """Return the event, not to be changed."""
+    def sent_as(self, serializer: Serializer) -> Event:
+        """Return what ``serializer`` makes of the event, not to be changed. Raises what it raises."""
 
 
 class Broadcasting(Protocol):
@@ -59,8 +66,11 @@ class Broadcasting(Protocol):
     async def send(self, event: Event) -> None:
         """ASGI's ``send``, as the application was given it."""
 
-    def write_shared(self, event: Shared) -> bool:
-        """Write the event now, in order with what was sent before; False if it must take the ordinary way."""
+    def share(self, shares: Shares) -> Callable[[Shared], bool]:
+        """Return what writes an event that has a serializer now, in order with what was sent before.
+
+        It returns False for an event that must take the ordinary way.
+        """
 
 
 Feed: TypeAlias = Callable[[Event, int], bool]

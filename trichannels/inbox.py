@@ -15,6 +15,7 @@ from functools import lru_cache
 from math import inf
 from typing import Any, Literal, TypeAlias
 
+from .events import Event, Serializer
 from .exceptions import InvalidChannelLayerError
 from .seam import Wake, loop_clock, open_wake
 
@@ -61,7 +62,7 @@ class Ledger:
 class Envelope:
     """One event on its way to many: encoded once, opened by each reader for itself."""
 
-    __slots__ = ("_decode", "_seen", "frame", "group", "payload", "size", "type", "until")
+    __slots__ = ("_decode", "_seen", "_sent", "frames", "group", "payload", "size", "type", "until")
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class Envelope:
         self.until = until  # the loop's time at which it is too old to be read
         self._decode = decode
         self._seen: Message | None = None
-        self.frame: bytes | None = None  # as a server put it on the wire, for all who send it unchanged
+        self.frames: dict[Hashable, bytes] = {}  # as a server puts it on the wire, by how it is made
+        self._sent: dict[Serializer, Event] = {}
 
     def __repr__(self) -> str:
         return f"<Envelope {self.type!r} to {self.group or 'a channel'}, {self.size} bytes>"
@@ -90,6 +92,13 @@ class Envelope:
         if self._seen is None:
             self._seen = self._decode(self.payload)
         return self._seen
+
+    def sent_as(self, serializer: Serializer) -> Event:
+        """Return what ``serializer`` makes of the message, made once for all who ask; not to be changed."""
+        event = self._sent.get(serializer)
+        if event is None:
+            event = self._sent[serializer] = serializer(self.peek())
+        return event
 
 
 class Received:

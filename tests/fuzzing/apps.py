@@ -1,11 +1,11 @@
 """Applications that treat a WebSocket in all the ways that applications do; each is watched for what it is given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 import trio
 
-from trichannels.events import TRANSPORT, Event, Receive, Scope, Send
+from trichannels.events import TRANSPORT, Event, Receive, Scope, Send, Serializer
 from trichannels.server.transport import WebSocketTransport
 
 ACCEPT: Event = {"type": "websocket.accept"}
@@ -55,10 +55,10 @@ class Shared:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self.frame: bytes | None = None
+        self.frames: dict[Hashable, bytes] = {}
 
-    def peek(self) -> Event:
-        return {"type": self.type, "text": self._text}
+    def sent_as(self, serializer: Serializer) -> Event:
+        return serializer({"type": self.type, "text": self._text})
 
 
 def _check_message(event: Event) -> None:
@@ -192,9 +192,11 @@ async def shares(receive: Watched, send: Send) -> None:
 
 
 async def _share(transport: WebSocketTransport | None) -> None:
+    if transport is None:
+        return
+    write = transport.share(lambda kind: dict)
     for number in range(200):
-        if transport is not None:
-            transport.write_shared(Shared("news" * number))
+        write(Shared("news" * number))
         await trio.sleep(0.1 * (number % 3))
 
 

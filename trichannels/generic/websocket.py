@@ -1,14 +1,15 @@
 """WebSocket consumers: frames as ``receive(text_data, bytes_data)``, and JSON on top. Async and blocking."""
 
 import json
-from collections.abc import Awaitable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..bridge import call, call_soon
 from ..consumer import AsyncConsumer, SyncConsumer
 from ..denial import DENIAL, offers_denial
-from ..events import Event, HeaderInput, Scope, as_headers
-from ..exceptions import AcceptConnection, ConnectionClosed, DenyConnection
+from ..events import Event, HeaderInput, Scope, Serializer, Shares, as_headers
+from ..exceptions import AcceptConnection, BadEvent, ConfigError, ConnectionClosed, DenyConnection
 
 
 def accept_event(subprotocol: str | None, headers: HeaderInput | None) -> Event:
@@ -49,6 +50,55 @@ def not_json(error: Exception) -> str:
     return f"not JSON: {error}".encode()[:123].decode(errors="ignore")
 
 
+class shared_payload:
+    """Make of an event of the layer what is sent, once for all members of a group in this process.
+
+    Put it on a handler of a WebSocket consumer, async or blocking, that does nothing but send. It gets the class, not
+    the instance, so that nothing of one socket gets into what all are sent, and returns a str, which is sent as a text
+    frame, or bytes::
+
+        class Prices(AsyncWebsocketConsumer):
+            @shared_payload
+            def price_changed(cls, event):
+                return json.dumps({"symbol": event["symbol"], "price": event["price"]})
+
+    Under ``trichannels serve`` the frame, too, is made once, and written to each socket without waking its instance,
+    unless events that came earlier still wait there. Elsewhere each instance sends the payload that was made once.
+    What it raises, each instance raises as from a handler. The event is shared: do not change it.
+    """
+
+    def __init__(self, function: Callable[[Any, Event], str | bytes]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        if not issubclass(owner, _Connecting):
+            raise ConfigError(f"{owner.__qualname__}.{name}: shared_payload is for handlers of WebSocket consumers")
+        self.__name__ = name
+
+    def serializer(self, consumer: type) -> Serializer:
+        """Return what makes a ``websocket.send`` of an event for this class of consumers."""
+
+        def sent_as(event: Mapping[str, Any]) -> Event:
+            payload = self._function(consumer, event)  # type: ignore[arg-type] # read-only by contract
+            if isinstance(payload, str):
+                return {"type": "websocket.send", "text": payload}
+            if isinstance(payload, bytes):
+                return {"type": "websocket.send", "bytes": payload}
+            raise BadEvent(
+                f"{consumer.__qualname__}.{self.__name__} returned {type(payload).__name__}: "
+                "what shared_payload is put on returns a str or bytes, and is no async function"
+            )
+
+        return sent_as
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """Return the handler of an instance."""
+        if instance is None:
+            return self
+        return lambda event: instance.base_send(self.serializer(owner)(event))
+
+
 class _Connecting(AsyncConsumer):
     """Knows whether ``connect()`` has begun: only then does ``disconnect()`` follow."""
 
@@ -66,14 +116,13 @@ class _Connecting(AsyncConsumer):
             raise ConnectionClosed(ending.code, ending.reason)
         self._begun = True
 
-    def passes_on(self, event_type: str) -> bool:
-        """Say so for ``websocket.send``, unless a subclass has a handler or a dispatch of its own."""
-        mine = type(self)
-        return (
-            event_type == "websocket.send"
-            and mine.websocket_send in _OUR_SENDS  # type: ignore[attr-defined]
-            and mine.dispatch in (AsyncConsumer.dispatch, SyncConsumer.dispatch)
-        )
+    def shares(self) -> Shares | None:
+        """Return what :func:`shared_payload` was put on, and ``websocket.send`` unless it has a handler of its own.
+
+        Nothing where a subclass has a ``dispatch()`` of its own, which must see every event.
+        """
+        consumer: Any = type(self)
+        return _shares_of(consumer)
 
     def _has_begun(self) -> bool:
         # A consumer with a websocket_connect() of its own may never call ours.
@@ -111,28 +160,26 @@ class AsyncWebsocketConsumer(_Connecting):
         for event in denial_events(self.scope, status, body, headers):
             await self.base_send(event)
 
-    def websocket_receive(self, message: Event) -> Awaitable[None]:
+    async def websocket_receive(self, message: Event) -> None:
         """Hand a frame to ``receive()``."""
         if message.get("text") is not None:
-            return self.receive(text_data=message["text"])
-        return self.receive(bytes_data=message.get("bytes"))
+            await self.receive(text_data=message["text"])
+        else:
+            await self.receive(bytes_data=message.get("bytes"))
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Override: a frame of the client."""
 
-    def send(  # type: ignore[override]
+    async def send(  # type: ignore[override]
         self, text_data: str | None = None, bytes_data: bytes | None = None, close: bool | int = False
-    ) -> Awaitable[None]:
+    ) -> None:
         """Send a frame, and close behind it if ``close`` is True or a code.
 
         Raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended; ValueError without data.
         """
-        event = send_event(text_data, bytes_data)
-        return self._send_and_close(event, close) if close else self.base_send(event)
-
-    async def _send_and_close(self, event: Event, code: bool | int) -> None:
-        await self.base_send(event)
-        await self.close(code)
+        await self.base_send(send_event(text_data, bytes_data))
+        if close:
+            await self.close(close)
 
     async def websocket_send(self, message: Event) -> None:
         """An event of the layer that is a frame already: sent on as it is."""
@@ -286,6 +333,29 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def encode_json(cls, content: Any) -> str:
         """Return ``content`` as text."""
         return json.dumps(content)
+
+
+def _unchanged(event: Mapping[str, Any]) -> Event:
+    return send_event(event.get("text"), event.get("bytes"))
+
+
+@lru_cache(maxsize=1024)
+def _shares_of(consumer: Any) -> Shares | None:
+    if consumer.dispatch not in (AsyncConsumer.dispatch, SyncConsumer.dispatch):
+        return None
+    found: dict[str, Serializer] = {}
+    if consumer.websocket_send in _OUR_SENDS:
+        found["websocket_send"] = _unchanged
+    for name in dir(consumer):
+        handler = getattr(consumer, name)
+        if isinstance(handler, shared_payload):
+            found[name] = handler.serializer(consumer)
+
+    @lru_cache(maxsize=1024)
+    def serializer_for(kind: str) -> Serializer | None:
+        return found.get(kind.replace(".", "_"))
+
+    return serializer_for if found else None
 
 
 _OURS = (AsyncWebsocketConsumer.websocket_connect, WebsocketConsumer.websocket_connect)

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..exceptions import InvalidChannelLayerError, LayerClosed
 from ..inbox import Mailbox
 from .base import ChannelLayer, LayerStatistics, Position, require_channel_name, require_group_name
 from .serializers import Message, Serializer
 from .switchboard import LOOSE, Switchboard
+
+SENDS, SERVED = 16, 2048  # sends to groups, and deliveries, after which others get a turn
 
 
 class InMemoryChannelLayer(ChannelLayer):
@@ -41,6 +43,7 @@ class InMemoryChannelLayer(ChannelLayer):
         self.buffer_bytes = buffer_bytes
         self._board: Switchboard | None = None
         self._thread = 0
+        self._sends = 0  # to groups, since others had a turn
 
     @property
     def board(self) -> Switchboard:
@@ -85,9 +88,20 @@ class InMemoryChannelLayer(ChannelLayer):
         self.board.leave(require_group_name(group), require_channel_name(channel))
 
     async def group_send(self, group: str, message: Message) -> Position | None:
-        await checkpoint()
+        await self._turn()
         await self.board.fan_out(require_group_name(group), self.seal(message, group))
         return None
+
+    async def _turn(self) -> None:
+        """See a cancellation, and let others run every now and then: what is sent within a turn may be joined."""
+        self._sends += 1
+        if self._sends < SENDS and self._board is not None and self._board.served < SERVED:
+            await checkpoint_if_cancelled()
+            return
+        await checkpoint()
+        self._sends = 0
+        if self._board is not None:
+            self._board.served = 0
 
     async def flush(self) -> None:
         await checkpoint()

@@ -17,7 +17,7 @@ from ..seam import breathe
 from .serializers import Message
 
 # The first letter after the "!" says what a channel of this process is: an instance's, or one from new_channel().
-CHUNK = 256  # members of a group that are served before others get a turn
+CHUNK = 512  # members of a group that are served before others get a turn
 ATTACHED, LOOSE = "i", "n"
 
 
@@ -83,6 +83,7 @@ class Switchboard:
         self.loose: OrderedDict[tuple[str, str], LooseMember] = OrderedDict()  # by group and channel, oldest first
         self.buffers: OrderedDict[str, Buffer] = OrderedDict()
         self.buffered_messages = self.buffered_bytes = 0
+        self.served = 0  # members to whom something was delivered, since whoever counts this has looked
         self.closed = False
 
     # ---- channels
@@ -147,6 +148,7 @@ class Switchboard:
     async def fan_out(self, group: str, envelope: Envelope) -> None:
         """Deliver to every member, with a breath for others after each ``CHUNK``; it cannot be cancelled half way."""
         members = self.groups.get(group, {})
+        self.served += len(members)
         # A copy: an overrun member leaves while we go through them, and in a pause anybody may.
         for count, (channel, member) in enumerate(tuple(members.items()), 1):
             if members.get(channel) is member:

@@ -6,7 +6,7 @@ from typing import Any
 import trio
 from anyio import CancelScope
 
-from ..events import Event, Feed, Shared, check_sent
+from ..events import Event, Feed, Serializer, Shared, Shares, check_sent
 from ..exceptions import BadEvent, ConnectionClosed
 from ..protocol import Conversation
 from .drain import Wall
@@ -18,6 +18,10 @@ from .wire import Wire
 RESTART = 1012
 TURN = 0.001  # seconds for which a task may send on before others get a turn
 SENDS = 16  # messages, likewise
+
+
+def nothing(kind: str) -> None:
+    """Share no events of any type."""
 
 
 class WebSocketTransport:
@@ -35,6 +39,7 @@ class WebSocketTransport:
         "_peer",
         "_scope",
         "_sends",
+        "_shares",
         "_turn",
         "_until",
         "_wall",
@@ -54,6 +59,7 @@ class WebSocketTransport:
         self._callbacks: list[Callable[[int, str], None]] = []
         self._bounds: list[CancelScope] = []
         self._denied: Event | None = None
+        self._shares: Shares = nothing
         self._now, self._until, self._sends = trio.lowlevel.current_clock().current_time, 0.0, 0
         peer.on_end = self._tell
         peer.on_left_behind = self._left_behind
@@ -164,11 +170,19 @@ class WebSocketTransport:
             conversation.state = before
             raise
 
-    def write_shared(self, event: Shared) -> bool:
-        """See :class:`trichannels.events.Broadcasting`: framed once for all its receivers (RFC 6455 section 5.6)."""
-        data = event.frame
+    def share(self, shares: Shares) -> Callable[[Shared], bool]:
+        """See :class:`trichannels.events.Broadcasting`."""
+        self._shares = shares
+        return self._write_shared
+
+    def _write_shared(self, event: Shared) -> bool:
+        """Write an event that is framed once for all its receivers (RFC 6455 section 5.6)."""
+        serializer = self._shares(event.type)
+        if serializer is None:
+            return False
+        data = event.frames.get(serializer)
         if data is None:
-            data = event.frame = _framed(event)
+            data = event.frames[serializer] = _framed(event, serializer)
         wire, peer = self._wire, self._peer
         if not data or self.conversation.state != "open" or peer.ended is not None or wire.full:
             return False
@@ -261,14 +275,12 @@ class WebSocketTransport:
         await self._peer.gone()
 
 
-def _framed(shared: Shared) -> bytes:
-    """Return a ``websocket.send`` event as a frame; nothing for others, and malformed ones."""
-    if shared.type != "websocket.send":
-        return b""
-    event = shared.peek()
+def _framed(shared: Shared, serializer: Serializer) -> bytes:
+    """Return the frame of a shared event; nothing where there is something wrong: each receiver finds that by itself."""
     try:
+        event = shared.sent_as(serializer)
         check_sent(event)
-    except BadEvent:
+    except Exception:  # noqa: BLE001 - it will be raised in each handler
         return b""
     text = event.get("text")
     return frame(BINARY, bytes(event["bytes"])) if text is None else frame(TEXT, text.encode())
