@@ -5,7 +5,7 @@ cancellation, by the peer's disconnect, or by a message. Then we look at what re
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -232,6 +232,7 @@ class Run:
         self.gone = False
         self.interrupted_at: float | None = None
         self.scope: anyio.CancelScope | None = None
+        self.nursery: anyio.abc.TaskGroup | None = None
         self.task: asyncio.Task[Any] | None = None
         self.news: anyio.Event | None = None
 
@@ -282,6 +283,10 @@ class Run:
         while room and self.arrived and self.put is not None and not self.arrived[0]["type"].endswith("disconnect"):
             room = self.put(self.arrived.pop(0), 1)
 
+    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: object = None) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(function, *args, name=name)
+
     def begin_turn(self) -> None:
         """This server always lets others run."""
 
@@ -305,10 +310,11 @@ class Run:
             self.hang_up()
         async with self.layer, self.layer.subscribe("watchers") as watchers:
             with anyio.CancelScope() as self.scope:
-                try:
-                    await self._call()
-                except Exception as error:  # noqa: BLE001 - the tests look at it
-                    self.error = error
+                async with anyio.create_task_group() as self.nursery:
+                    try:
+                        await self._call()
+                    except Exception as error:  # noqa: BLE001 - the tests look at it
+                        self.error = error
             self.ended_at = anyio.current_time()
             self.left = self.layer.statistics()
             self.told = watchers.statistics().layer_messages

@@ -17,7 +17,7 @@ from trichannels.nursery import Nursery, collapsed, sort_out
 async def opened(failed: Callable[[BaseException], BaseException | None] | None = None) -> AsyncIterator[Nursery]:
     """A nursery with a task group to live in."""
     async with anyio.create_task_group() as group:
-        nursery = Nursery(group, failed)
+        nursery = Nursery(group.start_soon, failed)
         try:
             yield nursery
         finally:

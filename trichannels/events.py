@@ -92,6 +92,9 @@ class Feeding(Transport, Protocol):
     def resume(self) -> None:
         """There is room again."""
 
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: object = None) -> None:
+        """Start a task in the connection's nursery. Whoever starts it waits for its end before it ends itself."""
+
     def begin_turn(self) -> None:
         """The application has just waited for something: it may send a little before others have to get a turn."""
 

@@ -482,6 +482,10 @@ class Mailbox:
         self.finish()
         return unread
 
+    def let_go(self) -> None:
+        """Forget who reads: references in a circle would keep all of them until the garbage collector comes."""
+        self.overrun = self.direct = self.resume = None
+
     def statistics(self) -> InboxStatistics:
         """Return the present depth of both sides and the totals so far."""
         return InboxStatistics(

@@ -20,10 +20,9 @@ from typing import Literal, Protocol, cast
 
 import anyio
 from anyio import CancelScope
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from .events import Broadcasting, Event, Receive, Scope, Send, Shared, Shares, feeding, transport_of
+from .events import Broadcasting, Event, Feeding, Receive, Scope, Send, Shared, Shares, feeding, transport_of
 from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
 from .inbox import OVERHEAD, Envelope, Inbox, InboxStatistics, Item, Mailbox
 from .layers.base import ChannelLayer
@@ -284,29 +283,36 @@ class Instance:
             raise
         finally:
             self._detach()
+            self.mailbox.let_go()
 
     async def _live(self) -> None:
         """Read and work until ended; returns when handlers and background tasks are over."""
+        if self._feeding is not None:
+            await self._live_fed(self._feeding)
+            return
         async with collapsed(), anyio.create_task_group() as staff:
-            self.nursery = Nursery(staff, self._weigh, self._stop)
-            reading = self._begin_to_read(staff)
+            self.nursery = Nursery(staff.start_soon, self._weigh, self._stop)
+            if self.transport is not None:
+                self.transport.when_gone(self._peer_gone)
+            reading = CancelScope()
+            staff.start_soon(self._pump, reading, name=f"pump of {type(self.owner).__qualname__}")
             try:
                 await self._work()
             finally:
                 self.nursery.end()
             reading.cancel()
 
-    def _begin_to_read(self, staff: TaskGroup) -> CancelScope:
-        reading = CancelScope()
-        if self._feeding is not None:
-            self.mailbox.resume = self._feeding.resume
-            self._feeding.feed(self.mailbox.take)
-            self._feeding.when_gone(self._fed_up)
-        else:
-            if self.transport is not None:
-                self.transport.when_gone(self._peer_gone)
-            staff.start_soon(self._pump, reading, name=f"pump of {type(self.owner).__qualname__}")
-        return reading
+    async def _live_fed(self, feeding: Feeding) -> None:
+        """The same on our own server, which needs no task beside this one: its price in time and memory counts."""
+        self.nursery = Nursery(feeding.spawn, self._weigh, self._stop)
+        self.mailbox.resume = feeding.resume
+        feeding.feed(self.mailbox.take)
+        feeding.when_gone(self._fed_up)
+        try:
+            await self._work()
+        finally:
+            self.nursery.end()
+            await self.nursery.over()
 
     def _stop(self) -> None:
         """The nursery was cancelled, by whoever has it."""
@@ -512,38 +518,41 @@ class Instance:
                 self._gone = event["type"].endswith(".disconnect")
 
     async def _goodbye(self, rest: CancelScope | None = None) -> None:
-        with CancelScope(shield=True) as wall:
-            wall.deadline = anyio.current_time() + self.owner.disconnect_timeout
-            if self.transport is not None:
-                self.transport.bound(wall)
-            await self._disconnect()
-        if wall.cancelled_caught:
-            log.error(
-                "disconnect() of %s did not end in %g s and was cancelled: do less in it, or raise disconnect_timeout",
-                self.described,
-                self.owner.disconnect_timeout,
-            )
-        with CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_FRAME_TIMEOUT):
-            await self._close()
+        if self._begun and self.owner.handles(self._goodbye_type):
+            with CancelScope(shield=True) as wall:
+                wall.deadline = anyio.current_time() + self.owner.disconnect_timeout
+                if self.transport is not None:
+                    self.transport.bound(wall)
+                await self._disconnect()
+            if wall.cancelled_caught:
+                log.error(
+                    "disconnect() of %s did not end in %g s and was cancelled: do less in it, or raise "
+                    "disconnect_timeout",
+                    self.described,
+                    self.owner.disconnect_timeout,
+                )
+        if self._to_be_closed:
+            with CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_FRAME_TIMEOUT):
+                await self._close()
         if rest is not None:
             rest.cancel()
 
     async def _disconnect(self) -> None:
         assert self.ending is not None
-        if not self._begun or not self.owner.handles(self._goodbye_type):
-            return
         with self._judged():
             await self.owner.dispatch(
                 {"type": self._goodbye_type, "code": self.ending.code, "reason": self.ending.reason}
             )
 
+    @property
+    def _to_be_closed(self) -> bool:
+        """Whether the socket still is open. A failure before the handshake is the server's to answer (500)."""
+        if self.protocol != "websocket" or self._closed or self._gone or self.state == "disconnected":
+            return False
+        return self.error is None or self._accepted
+
     async def _close(self) -> None:
-        """Close the socket if it is still open. A failure before the handshake is the server's to answer (500)."""
         assert self.ending is not None
-        if self.protocol != "websocket" or self._closed or self._gone or self.ending.cause == "disconnected":
-            return
-        if self.error is not None and not self._accepted:
-            return
         code = 1011 if self.error is not None else self.ending.code
         with self._judged():
             try:

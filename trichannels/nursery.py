@@ -15,26 +15,28 @@ from .exceptions import ConnectionClosed
 class Nursery:
     """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
 
-    It is opened by the first who uses it, in a task of ``staff``, and lives until ``end()``. ``failed`` is told at once
-    of what a task raised, and returns the cancellation in it, which goes on; ``ended`` is called once it is over.
+    It is opened by the first who uses it, in a task that ``spawn`` starts, and lives until ``end()``. ``failed`` is
+    told at once of what a task raised, and returns the cancellation in it, which goes on; ``ended`` is called if
+    somebody else has cancelled it.
 
     An error in a task ends the instance as an error in a handler does. While the nursery ends, to start a task raises
     :class:`ConnectionClosed`, which is a normal end; once it has ended, in ``disconnect()``, RuntimeError.
     """
 
-    __slots__ = ("_ended", "_failed", "_group", "_open", "_scope", "_staff", "_waiting", "state", "tasks")
+    __slots__ = ("_ended", "_failed", "_group", "_open", "_over", "_scope", "_spawn", "_waiting", "state", "tasks")
 
     def __init__(
         self,
-        staff: TaskGroup,
+        spawn: Callable[..., object],
         failed: Callable[[BaseException], BaseException | None] | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self._staff, self._failed, self._ended, self.tasks = staff, failed, ended, 0
+        self._spawn, self._failed, self._ended, self.tasks = spawn, failed, ended, 0
         self.state: Literal["open", "ending", "over"] = "open"
         self._group: TaskGroup | None = None
         self._scope: CancelScope | None = None
         self._open: anyio.Event | None = None
+        self._over: anyio.Event | None = None  # set when the task that holds the group is done
         self._waiting: list[Callable[[TaskGroup], object]] = []  # what was started before the group was there
 
     def __repr__(self) -> str:
@@ -79,23 +81,39 @@ class Nursery:
         if self._scope is None or self._open is None:
             self._scope, self._open = CancelScope(), anyio.Event()
             if self.state == "open":
-                self._staff.start_soon(self._host, self._scope, self._open, name="nursery")
+                self._over = anyio.Event()
+                self._spawn(self._host, self._scope, self._open, self._over, name="nursery")
         return self._scope, self._open
 
-    async def _host(self, scope: CancelScope, opened: anyio.Event) -> None:
+    async def over(self) -> None:
+        """Wait until all tasks have ended. Cannot be cancelled: call ``end()`` first."""
+        if self._over is not None:
+            with CancelScope(shield=True):
+                await self._over.wait()
+
+    async def _host(self, scope: CancelScope, opened: anyio.Event, over: anyio.Event) -> None:
         """Hold the group until the scope is cancelled."""
         stopped = False
-        with scope:
-            async with collapsed(), anyio.create_task_group() as self._group:
-                opened.set()
-                for start in self._waiting:
-                    start(self._group)
-                self._waiting.clear()
-                try:
-                    await anyio.sleep_forever()
-                finally:  # once its body is over, a group may refuse new tasks at any moment
-                    stopped = self.state == "open"
-                    self.state = "ending"
+        try:
+            with scope:
+                async with collapsed(), anyio.create_task_group() as self._group:
+                    opened.set()
+                    for start in self._waiting:
+                        start(self._group)
+                    self._waiting.clear()
+                    try:
+                        await anyio.sleep_forever()
+                    finally:  # once its body is over, a group may refuse new tasks at any moment
+                        stopped = self.state == "open"
+                        self.state = "ending"
+        except BaseException as raised:
+            left = raised if self._failed is None else self._failed(raised)
+            if left is raised:
+                raise
+            if left is not None:
+                raise left from None
+        finally:
+            over.set()
         if stopped:
             self._ended()
 

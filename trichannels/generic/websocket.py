@@ -116,6 +116,12 @@ class _Connecting(AsyncConsumer):
             raise ConnectionClosed(ending.code, ending.reason)
         self._begun = True
 
+    def handles(self, event_type: str) -> bool:
+        """Say whether there is anything to do for events of this type; not so for a ``disconnect()`` that is ours."""
+        if event_type == "websocket.disconnect" and _has_no_goodbye(self):
+            return False
+        return super().handles(event_type)
+
     def shares(self) -> Shares | None:
         """Return what :func:`shared_payload` was put on, and ``websocket.send`` unless it has a handler of its own.
 
@@ -341,7 +347,7 @@ def _unchanged(event: Mapping[str, Any]) -> Event:
 
 @lru_cache(maxsize=1024)
 def _shares_of(consumer: Any) -> Shares | None:
-    if consumer.dispatch not in (AsyncConsumer.dispatch, SyncConsumer.dispatch):
+    if consumer.dispatch not in _OUR_DISPATCHES:
         return None
     found: dict[str, Serializer] = {}
     if consumer.websocket_send in _OUR_SENDS:
@@ -358,5 +364,14 @@ def _shares_of(consumer: Any) -> Shares | None:
     return serializer_for if found else None
 
 
+def _has_no_goodbye(consumer: Any) -> bool:
+    mine = type(consumer)
+    unchanged = mine.dispatch in _OUR_DISPATCHES and mine.websocket_disconnect in _OUR_GOODBYES
+    return unchanged and getattr(consumer.disconnect, "__func__", None) in _NO_GOODBYES
+
+
+_OUR_DISPATCHES = (AsyncConsumer.dispatch, SyncConsumer.dispatch)
+_NO_GOODBYES = (AsyncWebsocketConsumer.disconnect, WebsocketConsumer.disconnect)
+_OUR_GOODBYES = (AsyncWebsocketConsumer.websocket_disconnect, WebsocketConsumer.websocket_disconnect)
 _OURS = (AsyncWebsocketConsumer.websocket_connect, WebsocketConsumer.websocket_connect)
 _OUR_SENDS = (AsyncWebsocketConsumer.websocket_send, WebsocketConsumer.websocket_send)

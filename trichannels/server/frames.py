@@ -1,7 +1,7 @@
 """The common frames of RFC 6455 section 5.2, made and taken apart. Pure.
 
-What is common: a whole message or a ping or pong in one masked frame of at most 64 KiB, without extensions. Everything
-else, and everything that is wrong, is for the library in ``peer.py``.
+What is common: a whole message or a control message in one masked frame of at most 64 KiB, without extensions.
+Everything else, and everything that is wrong, is for the library in ``peer.py``.
 """
 
 from typing import Final
@@ -13,7 +13,7 @@ except ImportError:
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 INCOMPLETE, UNCOMMON = 0, -1
-COMMON: Final = frozenset((0x80 | TEXT, 0x80 | BINARY, 0x80 | PING, 0x80 | PONG))
+COMMON: Final = frozenset((0x80 | TEXT, 0x80 | BINARY, 0x80 | CLOSE, 0x80 | PING, 0x80 | PONG))
 LONGEST = 0xFFFF
 
 

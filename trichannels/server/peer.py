@@ -12,15 +12,16 @@ import logging
 from collections.abc import Callable
 
 import trio
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
 from ..events import Event
 from .engine import Engine
-from .frames import LONGEST, PING, PONG, TEXT, UNCOMMON, frame, length_of, next_frame
+from .frames import CLOSE, INCOMPLETE, LONGEST, PING, PONG, TEXT, frame, length_of, next_frame
 from .messages import BYTES, Assembler, ReadAhead, message
-from .wire import Wire
+from .wire import Wire, nothing
 
 # The protocol object reports each close and each broken frame; the application is told by its events instead.
 PROTOCOL_LOG = logging.getLogger("trichannels.server.websocket")
@@ -58,13 +59,13 @@ class Peer:
         "__weakref__",
         "_assembler",
         "_changed",
+        "_closed",
         "_closing",
         "_departure",
         "_discarding",
         "_engine",
         "_has_room",
         "_longest",
-        "_nursery",
         "_parsing",
         "_protocol",
         "_raw",
@@ -74,6 +75,7 @@ class Peer:
         "ended",
         "expected",
         "left",
+        "nursery",
         "on_end",
         "on_left_behind",
         "opened",
@@ -92,12 +94,13 @@ class Peer:
         self.ended: tuple[int, str] | None = None
         self.left = False  # no byte will come any more, and none will go
         self._departure: trio.Event | None = None
-        self._nursery, self._engine = nursery, engine
+        self.nursery, self._engine = nursery, engine
         self._longest = min(LONGEST, engine.limits.max_message_size)
         self._protocol: Protocol | None = None
         self._assembler: Assembler | None = None
         self._raw: bytes | bytearray = rest
         self._changed: trio.lowlevel.ParkingLot | None = None  # a message arrived, or the end
+        self._closed = False  # a close frame has come, and was answered: no frame may travel any more
         self._has_room, self._discarding, self._closing, self._parsing = True, False, False, False
         self._reader = engine.reader_for(wire, nursery)
         wire.on_lost, wire.on_room = self._lost, self._go_on
@@ -115,18 +118,17 @@ class Peer:
     @property
     def closed_in_turn(self) -> bool:
         """Whether its close frame has come."""
-        return self._protocol is not None and self._protocol.close_rcvd is not None
+        return self._closed or (self._protocol is not None and self._protocol.close_rcvd is not None)
 
     # -- what comes in
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket."""
         self.alive = True
-        if self._protocol is None and not self._raw and self.opened and self._has_room:
+        if self._protocol is None and not self._raw and self.opened and self._has_room and not self._closed:
             # Nearly always, what comes is one common frame: then it takes the shortest way.
             opcode, payload, end = next_frame(data, 0, self._longest)
-            if end == len(data):
-                self._take_common(opcode, payload)
+            if end == len(data) and self._take_common(opcode, payload):
                 if not self._has_room or self.wire.full:
                     self._regulate()
                 return
@@ -145,7 +147,7 @@ class Peer:
         self._reader.forget(self.wire)
         self.end(1006, "")
         if self.wire.busy:
-            self._nursery.start_soon(self._depart_when_flushed)
+            self.nursery.start_soon(self._depart_when_flushed)
         else:
             self._depart()
 
@@ -176,6 +178,9 @@ class Peer:
         """Have nothing more to do with the socket, whatever state it is in."""
         self._reader.forget(self.wire)
         self._engine.pulse.end(self)
+        # Cycles would keep all that a socket had until the garbage collector comes, which costs more than to let go.
+        self.on_end = self.on_left_behind = self.put = None
+        self.wire.on_lost = self.wire.on_room = nothing
 
     def parse(self) -> None:
         """Take what was read, as far as there is room for its messages; pause the reading, or let it go on."""
@@ -189,19 +194,18 @@ class Peer:
 
     def _parse(self) -> None:
         raw, at = self._raw, 0
-        while at < len(raw) and self.opened and not self.paused:
+        while at < len(raw) and self.opened and not self._closed and not self.paused:
             if self._protocol is None:
                 opcode, payload, end = next_frame(raw, at, self._longest)
-                if opcode > 0:
+                if opcode > 0 and self._take_common(opcode, payload):
                     at = end
-                    self._take_common(opcode, payload)
                     continue
-                if opcode is not UNCOMMON:
+                if opcode == INCOMPLETE:
                     break
             piece = bytes(raw[at : at + SLICE])
             at += len(piece)
             self._take_by_protocol(self._protocol or self._begin_protocol(), piece)
-        if self._discarding and not self.opened:
+        if self._closed or (self._discarding and not self.opened):
             at = len(raw)
         if at == len(raw):
             self._raw = b""
@@ -214,7 +218,10 @@ class Peer:
         else:
             self._reader.watch(self.wire, self)
 
-    def _take_common(self, opcode: int, payload: bytes) -> None:
+    def _take_common(self, opcode: int, payload: bytes) -> bool:
+        """Take a common frame; False if the library should have it."""
+        if opcode == CLOSE:
+            return self._take_close(payload)
         if opcode == PONG:
             self._engine.pulse.pong(self, payload)
         elif opcode == PING:
@@ -226,6 +233,20 @@ class Peer:
                 self._fail(1007, "text that is not UTF-8")
             else:
                 self._hand_over(event, len(payload))
+        return True
+
+    def _take_close(self, payload: bytes) -> bool:
+        """Answer a close frame in kind, and have done (RFC 6455 section 5.5.1); False if there is something wrong."""
+        try:
+            close = Close.parse(payload)
+        except (ProtocolError, UnicodeDecodeError):
+            return False
+        self._closed = True
+        self.wire.write_nowait(frame(CLOSE, payload))
+        self.wire.finish()
+        self.hurry()
+        self.end(int(close.code), close.reason)
+        return True
 
     def _hand_over(self, event: Event, size: int) -> None:
         if self.put is not None:
@@ -344,11 +365,11 @@ class Peer:
     @property
     def takes_frames(self) -> bool:
         """Whether frames may be written: the handshake was done, and no close frame was sent."""
-        return self.opened and (self._protocol is None or self._protocol.state is OPEN)
+        return self.opened and not self._closed and (self._protocol is None or self._protocol.state is OPEN)
 
     def send(self, opcode: int, data: bytes) -> None:
         """Frame and write one message; does nothing once a close frame was sent."""
-        if self.opened and (self._protocol is None or self._protocol.state is OPEN):
+        if self.takes_frames:
             self.wire.write_nowait(frame(opcode, data))
 
     def close(self, code: int, reason: str = "") -> None:

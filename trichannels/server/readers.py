@@ -43,9 +43,13 @@ class Poller:
 
     def watch(self, wire: Wire, fed: Fed) -> None:
         descriptor = wire.descriptor
-        if descriptor not in self._watched and not self._epoll.closed:
-            self._watched[descriptor] = wire, fed
-            self._epoll.register(descriptor, select.EPOLLIN)
+        watched = self._watched.get(descriptor)
+        if self._epoll.closed or (watched is not None and watched[0] is wire):
+            return
+        if watched is not None:  # a socket that was closed without a word, and whose number has passed on
+            self.forget(watched[0])
+        self._watched[descriptor] = wire, fed
+        self._epoll.register(descriptor, select.EPOLLIN)
 
     def forget(self, wire: Wire) -> None:
         watched = self._watched.get(wire.descriptor)

@@ -1,6 +1,6 @@
 """The application's side of a WebSocket over HTTP/1.1: its ``receive`` and ``send``, and what we offer beyond ASGI."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -36,8 +36,8 @@ class WebSocketTransport:
         "_denied",
         "_log",
         "_now",
+        "_offered",
         "_peer",
-        "_scope",
         "_sends",
         "_shares",
         "_turn",
@@ -51,7 +51,8 @@ class WebSocketTransport:
         self, wire: Wire, peer: Peer, answer: Answer, scope: Mapping[str, Any], wall: Wall, log: Callable[[int], None]
     ) -> None:
         self.conversation = Conversation("websocket")
-        self._wire, self._peer, self._scope, self._wall = wire, peer, scope, wall
+        self._wire, self._peer, self._wall = wire, peer, wall
+        self._offered: Sequence[str] = scope["subprotocols"]  # not the scope: it leads back to us
         self._answer: Answer | None = answer
         self._log: Callable[[int], None] | None = log
         self._turn: trio.Lock | None = None
@@ -111,6 +112,10 @@ class WebSocketTransport:
     def resume(self) -> None:
         """See :class:`trichannels.events.Feeding`."""
         self._peer.resume()
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any, name: object = None) -> None:
+        """See :class:`trichannels.events.Feeding`."""
+        self._peer.nursery.start_soon(function, *args, name=name)
 
     def begin_turn(self) -> None:
         """See :class:`trichannels.events.Feeding`."""
@@ -199,7 +204,7 @@ class WebSocketTransport:
 
     def _accept(self, event: Event) -> None:
         assert self._answer is not None
-        self._wire.write_nowait(bytes(acceptance(self._answer, event, self._scope["subprotocols"])))
+        self._wire.write_nowait(bytes(acceptance(self._answer, event, self._offered)))
         self._logged(101)
         self._peer.open()
 
@@ -276,7 +281,7 @@ class WebSocketTransport:
 
 
 def _framed(shared: Shared, serializer: Serializer) -> bytes:
-    """Return the frame of a shared event; nothing where there is something wrong: each receiver finds that by itself."""
+    """Return the frame of a shared event; nothing where something is wrong: that is told in each handler."""
     try:
         event = shared.sent_as(serializer)
         check_sent(event)
