@@ -90,7 +90,7 @@ def test_options_reach_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_pa
         *("--certfile", str(pem), "--keyfile", str(pem), "--root-path", "/chat", "--proxy-headers", "modern"),
         *("--trusted-hops", "2", "--workers", "3", "--access-log", "-", "--error-log", "errors.log"),
         *("--ping-interval", "7", "--pong-timeout", "8.5", "--max-message-size", "9", "--write-timeout", "10"),
-        *("--drain-time", "11", "--app-dir", "src", "--no-gc-tuning"),
+        *("--drain-time", "11", "--permessage-deflate", "--app-dir", "src", "--no-gc-tuning"),
     )
     assert (command.target, command.app_dir, command.gc_tuning) == ("chat:application", "src", False)
     assert command.config == ServerConfig(
@@ -106,6 +106,7 @@ def test_options_reach_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ping_interval=7,
         pong_timeout=8.5,
         max_message_size=9,
+        permessage_deflate=True,
         write_timeout=10,
         drain_time=11,
     )

@@ -104,6 +104,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "--pong-timeout": {**SECONDS, "help": "how long it may take to answer (default: 20)"},
         "--close-timeout": {**SECONDS, "help": "how long it may take to answer our close (default: 10)"},
         "--max-message-size": {**BYTES, "help": "a larger message closes the socket with 1009 (default: 1 MiB)"},
+        "--permessage-deflate": {**FLAG, "help": "compress messages with clients that offer it"},
     },
     "limits of a connection": {
         "--write-timeout": {**SECONDS, "help": "a peer that takes no byte for so long is cut off (default: 20)"},

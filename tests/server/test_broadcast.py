@@ -69,8 +69,8 @@ def framed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
     frame = transport._framed
 
-    def spy(event: Any, serializer: Any) -> bytes:
-        data = frame(event, serializer)
+    def spy(event: Any, *how: Any) -> bytes:
+        data = frame(event, *how)
         if data:
             made.append(dict(event.peek()))
         return data

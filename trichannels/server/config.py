@@ -40,6 +40,8 @@ class ServerConfig:
     pong_timeout: float = 20.0
     max_message_size: int = 2**20
     """The largest WebSocket message taken from a peer; above it the socket is closed with 1009."""
+    permessage_deflate: bool = False
+    """Compress messages with clients that offer it (RFC 7692). ``max_message_size`` holds for what they inflate to."""
     write_timeout: float = 20.0
     """How long a peer may take no byte of what it is sent before its connection is cut."""
     write_buffer: int = 2**16
@@ -181,5 +183,6 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "takes the name of a file",
         *("certfile", "keyfile", "access_log", "error_log"),
     ),
+    **_rule(lambda value: isinstance(value, bool), "takes true or false", "permessage_deflate"),
     **_rule(bool, "takes at least one address, such as 127.0.0.1:8000", "bind"),
 }

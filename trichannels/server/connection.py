@@ -87,7 +87,16 @@ class Connection:
             )
             upgrade = await self._open(wire, nursery, addresses, alpn)
             if upgrade is not None:
-                await self._serve_websocket(wire, nursery, upgrade, addresses)
+                peer = Peer(wire, nursery, self.shared.engine, upgrade.rest)
+                try:
+                    transport, scope = self._meet(wire, peer, upgrade, addresses)
+                    upgrade = None
+                    if transport is None:
+                        await peer.gone()
+                    else:
+                        await self._run_application(transport, peer, scope)
+                finally:
+                    peer.abandon()
                 if nursery.child_tasks:  # seldom; cancelling costs something even where there is nothing to cancel
                     nursery.cancel_scope.cancel()
 
@@ -122,9 +131,10 @@ class Connection:
         """Return when TLS, or the first head, must be there; a server that drains waits for neither."""
         return -inf if self.shared.wall.draining else trio.current_time() + self.shared.settings.handshake_timeout
 
-    async def _serve_websocket(
-        self, wire: Wire, nursery: trio.Nursery, upgrade: Upgrade, addresses: tuple[Any, Any]
-    ) -> None:
+    def _meet(
+        self, wire: Wire, peer: Peer, upgrade: Upgrade, addresses: tuple[Any, Any]
+    ) -> tuple[WebSocketTransport | None, dict[str, Any]]:
+        """Return the transport and the scope for an application, or no transport if the request was refused."""
         shared, started = self.shared, time.time()
         scope = websocket_scope(upgrade, secure=self._secure, root_path=shared.settings.root_path)
         scope["client"], scope["server"], scope["state"] = *addresses, shared.state.copy()
@@ -134,20 +144,15 @@ class Connection:
             shared.counters.websockets_accepted += status == 101
             log_access(shared.config, scope, status, time.time() - started)
 
-        answer = judge(upgrade, shared.config.server_names)
-        peer = Peer(wire, nursery, shared.engine, upgrade.rest)
-        try:
-            if answer.status == 101:
-                transport = WebSocketTransport(wire, peer, answer, scope, shared.wall, log)
-                scope["extensions"][TRANSPORT] = transport
-                await self._run_application(transport, peer, scope)
-            else:
-                wire.write_nowait(bytes(answer))
-                log(answer.status)
-                peer.finish()
-                await peer.gone()
-        finally:
-            peer.abandon()
+        answer = judge(upgrade, shared.config.server_names, deflate=shared.settings.permessage_deflate)
+        if answer.status == 101:
+            transport = WebSocketTransport(wire, peer, answer, scope, shared.wall, log)
+            scope["extensions"][TRANSPORT] = transport
+            return transport, scope
+        wire.write_nowait(bytes(answer))
+        log(answer.status)
+        peer.finish()
+        return None, scope
 
     async def _run_application(self, transport: WebSocketTransport, peer: Peer, scope: dict[str, Any]) -> None:
         shared, failed = self.shared, False

@@ -1,7 +1,8 @@
 """The common frames of RFC 6455 section 5.2, made and taken apart. Pure.
 
 What is common: a whole message or a control message in one masked frame of at most 64 KiB, without extensions.
-Everything else, and everything that is wrong, is for the library in ``peer.py``.
+Everything else, and everything that is wrong, is for the library in ``peer.py``. Where compression is agreed upon
+(``deflate.py``), a compressed message in one such frame is common, too.
 """
 
 from typing import Final
@@ -12,8 +13,10 @@ except ImportError:
     from websockets.utils import apply_mask
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+RSV1 = 0x40  # beside the opcode of a compressed message
 INCOMPLETE, UNCOMMON = 0, -1
 COMMON: Final = frozenset((0x80 | TEXT, 0x80 | BINARY, 0x80 | CLOSE, 0x80 | PING, 0x80 | PONG))
+COMPRESSED: Final = COMMON | {0x80 | RSV1 | TEXT, 0x80 | RSV1 | BINARY}
 LONGEST = 0xFFFF
 
 
@@ -27,20 +30,22 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
 
 
-def next_frame(data: bytes | bytearray, start: int, longest: int) -> tuple[int, bytes, int]:
-    """Return the opcode, the payload and the end of the client's frame at ``start``, if it is a common one.
+def next_frame(
+    data: bytes | bytearray, start: int, longest: int, common: frozenset[int] = COMMON
+) -> tuple[int, bytes, int]:
+    """Return the opcode (with RSV1), the payload and the end of the client's frame at ``start``, if it is a common one.
 
     Instead of an opcode ``INCOMPLETE``, if more bytes must come, or ``UNCOMMON``, also if the payload is longer than
     ``longest`` bytes; the end is ``start`` then.
     """
     there = len(data) - start
-    if data[start] not in COMMON:
+    if data[start] not in common:
         return UNCOMMON, b"", start
     if there < 2:
         return INCOMPLETE, b"", start
     size, body = data[start + 1] ^ 0x80, start + 6  # the bit of the mask: without it, size is above 127
     if size > 125:
-        if size != 126 or data[start] > 0x80 | BINARY:
+        if size != 126 or data[start] & CLOSE:  # the bit of all control frames
             return UNCOMMON, b"", start
         if there < 4:
             return INCOMPLETE, b"", start
@@ -51,7 +56,7 @@ def next_frame(data: bytes | bytearray, start: int, longest: int) -> tuple[int, 
     end = body + size
     if end > len(data):
         return INCOMPLETE, b"", start
-    return data[start] & 0x0F, apply_mask(data[body:end], data[body - 4 : body]), end
+    return data[start] & 0x7F, apply_mask(data[body:end], data[body - 4 : body]), end
 
 
 def length_of(size: int) -> int:

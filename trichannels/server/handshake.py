@@ -11,11 +11,13 @@ from websockets.utils import accept_key
 
 from ..events import Headers
 from ..exceptions import BadEvent
+from .deflate import MalformedOffer, agreed
 
 TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+EXTENSIONS = b"sec-websocket-extensions"
 # Ours to say: how the connection goes on, and where its body ends.
-FRAMING = {b"connection", b"transfer-encoding", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions"}
+FRAMING = {b"connection", b"transfer-encoding", b"upgrade", b"sec-websocket-accept", EXTENSIONS}
 KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 ONCE = (b"host", b"origin", b"upgrade", b"sec-websocket-key", b"sec-websocket-version")
 SWITCHING = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade")]
@@ -44,6 +46,7 @@ class Answer:
     status: int
     headers: Headers
     body: bytes = b""
+    window: int = 0  # bits, if compression is agreed upon
 
     def __bytes__(self) -> bytes:
         return head(self.status, self.headers) + self.body
@@ -72,8 +75,11 @@ def is_upgrade(method: bytes, headers: Headers, http_version: str) -> bool:
     )
 
 
-def judge(upgrade: Upgrade, server_names: Sequence[str] = ()) -> Answer:
-    """Return the answer to an upgrade request: 101, or the HTTP error that says what is wrong with it."""
+def judge(upgrade: Upgrade, server_names: Sequence[str] = (), *, deflate: bool = False) -> Answer:
+    """Return the answer to an upgrade request: 101, or the HTTP error that says what is wrong with it.
+
+    With ``deflate``, compression is agreed upon if the client offers it as we can do it.
+    """
     said = dict(upgrade.headers)
     if server_names and said.get(b"host", b"").decode("latin1") not in server_names:
         return refusal(404, "This server does not serve that host.")
@@ -85,8 +91,14 @@ def judge(upgrade: Upgrade, server_names: Sequence[str] = ()) -> Answer:
     if fault := _fault(upgrade, said):
         return refusal(400, fault)
     accept = accept_key(said[b"sec-websocket-key"].decode()).encode()
-    # An extension that is agreed upon would stand here, too: sec-websocket-extensions.
-    return Answer(status=101, headers=[*SWITCHING, (b"sec-websocket-accept", accept)])
+    headers = [*SWITCHING, (b"sec-websocket-accept", accept)]
+    if not deflate or EXTENSIONS not in said:
+        return Answer(status=101, headers=headers)
+    try:
+        window, extension = agreed(upgrade.values(EXTENSIONS))
+    except MalformedOffer as error:
+        return refusal(400, f"The {EXTENSIONS.decode()} header is malformed: {error}.")
+    return Answer(status=101, headers=[*headers, *[(EXTENSIONS, extension.encode())] * bool(window)], window=window)
 
 
 def _fault(upgrade: Upgrade, said: Mapping[bytes, bytes]) -> str:

@@ -12,14 +12,15 @@ import logging
 from collections.abc import Callable
 
 import trio
-from websockets.exceptions import ProtocolError
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import CLOSING, OPEN
 from websockets.server import ServerProtocol
 
 from ..events import Event
+from .deflate import Inflater, inflate
 from .engine import Engine
-from .frames import CLOSE, INCOMPLETE, LONGEST, PING, PONG, TEXT, frame, length_of, next_frame
+from .frames import CLOSE, COMMON, INCOMPLETE, LONGEST, PING, PONG, RSV1, TEXT, frame, length_of, next_frame
 from .messages import BYTES, Assembler, ReadAhead, message
 from .wire import Wire, nothing
 
@@ -41,6 +42,11 @@ class Protocol(ServerProtocol):
     """
 
     unparsed = 0
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether all that was given to it has come out."""
+        return not self.unparsed + sum(each.gained for each in self.extensions if isinstance(each, Inflater))
 
     def fail(self, code: CloseCode | int, reason: str = "") -> None:
         """As the library's. It is called for an open socket with a close frame received in that case alone."""
@@ -72,6 +78,7 @@ class Peer:
         "_reader",
         "ahead",
         "alive",
+        "common",
         "ended",
         "expected",
         "left",
@@ -89,6 +96,7 @@ class Peer:
         self.on_left_behind: Callable[[], None] | None = None  # it left, behind messages that nobody reads
         self.put: Put | None = None  # whoever takes messages as they come; else they wait in ``ahead``
         self.ahead: ReadAhead | None = None
+        self.common = COMMON  # what frames are common: compressed ones only if that was agreed upon
         self.opened = False  # the handshake was done: frames may travel
         self.alive, self.expected = True, b""  # for the pulse
         self.ended: tuple[int, str] | None = None
@@ -127,7 +135,7 @@ class Peer:
         self.alive = True
         if self._protocol is None and not self._raw and self.opened and self._has_room and not self._closed:
             # Nearly always, what comes is one common frame: then it takes the shortest way.
-            opcode, payload, end = next_frame(data, 0, self._longest)
+            opcode, payload, end = next_frame(data, 0, self._longest, self.common)
             if end == len(data) and self._take_common(opcode, payload):
                 if not self._has_room or self.wire.full:
                     self._regulate()
@@ -196,7 +204,7 @@ class Peer:
         raw, at = self._raw, 0
         while at < len(raw) and self.opened and not self._closed and not self.paused:
             if self._protocol is None:
-                opcode, payload, end = next_frame(raw, at, self._longest)
+                opcode, payload, end = next_frame(raw, at, self._longest, self.common)
                 if opcode > 0 and self._take_common(opcode, payload):
                     at = end
                     continue
@@ -222,6 +230,8 @@ class Peer:
         """Take a common frame; False if the library should have it."""
         if opcode == CLOSE:
             return self._take_close(payload)
+        if opcode & RSV1:
+            return self._take_compressed(opcode, payload)
         if opcode == PONG:
             self._engine.pulse.pong(self, payload)
         elif opcode == PING:
@@ -234,6 +244,15 @@ class Peer:
             else:
                 self._hand_over(event, len(payload))
         return True
+
+    def _take_compressed(self, opcode: int, payload: bytes) -> bool:
+        if self._discarding:
+            return True
+        try:
+            data = inflate(payload, self._engine.limits.max_message_size)
+        except (ProtocolError, PayloadTooBig):
+            return False
+        return self._take_common(opcode ^ RSV1, data)
 
     def _take_close(self, payload: bytes) -> bool:
         """Answer a close frame in kind, and have done (RFC 6455 section 5.5.1); False if there is something wrong."""
@@ -291,6 +310,8 @@ class Peer:
 
     def _begin_protocol(self) -> Protocol:
         self._protocol = Protocol(state=OPEN, max_size=self._engine.limits.max_message_size, logger=PROTOCOL_LOG)
+        if self.common is not COMMON:
+            self._protocol.extensions = [Inflater()]
         self._assembler = Assembler()
         return self._protocol
 
@@ -304,7 +325,7 @@ class Peer:
                 self._take(protocol, received)
         self._flush(protocol)
         self._look_for_close(protocol)
-        if protocol.state is OPEN and not protocol.unparsed and self._assembler and not self._assembler.busy:
+        if protocol.state is OPEN and protocol.between_frames and self._assembler and not self._assembler.busy:
             self._protocol = self._assembler = None
 
     def _take(self, protocol: Protocol, received: Frame) -> None:

@@ -9,8 +9,9 @@ from anyio import CancelScope
 from ..events import Event, Feed, Serializer, Shared, Shares, check_sent
 from ..exceptions import BadEvent, ConnectionClosed
 from ..protocol import Conversation
+from .deflate import Framer, framer
 from .drain import Wall
-from .frames import BINARY, TEXT, frame
+from .frames import BINARY, COMMON, COMPRESSED, TEXT, frame
 from .handshake import Answer, acceptance, denial, head, refusal
 from .peer import Peer
 from .wire import Wire
@@ -34,6 +35,7 @@ class WebSocketTransport:
         "_closed_by_us",
         "_connected",
         "_denied",
+        "_frame",
         "_log",
         "_now",
         "_offered",
@@ -54,6 +56,8 @@ class WebSocketTransport:
         self._wire, self._peer, self._wall = wire, peer, wall
         self._offered: Sequence[str] = scope["subprotocols"]  # not the scope: it leads back to us
         self._answer: Answer | None = answer
+        self._frame: Framer = framer(answer.window) if answer.window else frame
+        peer.common = COMPRESSED if answer.window else COMMON
         self._log: Callable[[int], None] | None = log
         self._turn: trio.Lock | None = None
         self._connected = self._closed_by_us = False
@@ -165,7 +169,7 @@ class WebSocketTransport:
             and event.get("type") == "websocket.send"
             and conversation.state == "open"
         ):  # nearly all that is ever sent; below, it would come to the same
-            self._wire.write_nowait(frame(TEXT, text.encode()))
+            self._wire.write_nowait(self._frame(TEXT, text.encode()))
             return
         before = conversation.state
         conversation.sent(event)
@@ -185,9 +189,10 @@ class WebSocketTransport:
         serializer = self._shares(event.type)
         if serializer is None:
             return False
-        data = event.frames.get(serializer)
+        key = serializer if self._frame is frame else (serializer, self._frame)
+        data = event.frames.get(key)
         if data is None:
-            data = event.frames[serializer] = _framed(event, serializer)
+            data = event.frames[key] = _framed(event, serializer, self._frame)
         wire, peer = self._wire, self._peer
         if not data or self.conversation.state != "open" or peer.ended is not None or wire.full:
             return False
@@ -210,10 +215,9 @@ class WebSocketTransport:
 
     def _send(self, event: Event) -> None:
         text = event.get("text")
-        if text is not None:
-            self._peer.send(TEXT, text.encode())
-        else:
-            self._peer.send(BINARY, bytes(event["bytes"]))
+        data = self._frame(BINARY, bytes(event["bytes"])) if text is None else self._frame(TEXT, text.encode())
+        if self._peer.takes_frames:
+            self._wire.write_nowait(data)
 
     def _close(self, event: Event) -> None:
         if self._peer.opened:
@@ -280,7 +284,7 @@ class WebSocketTransport:
         await self._peer.gone()
 
 
-def _framed(shared: Shared, serializer: Serializer) -> bytes:
+def _framed(shared: Shared, serializer: Serializer, frame: Framer) -> bytes:
     """Return the frame of a shared event; nothing where something is wrong: that is told in each handler."""
     try:
         event = shared.sent_as(serializer)
