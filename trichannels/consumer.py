@@ -75,6 +75,7 @@ class AsyncConsumer:
     inbox: Inbox = DEFAULT_INBOX
     channel_layer_alias: str = "default"
     _sync: ClassVar[bool] = False
+    _dispatches_plainly: ClassVar[bool] = True
 
     scope: Scope
     channel_layer: ChannelLayer
@@ -83,6 +84,8 @@ class AsyncConsumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        ours = cls.dispatch is AsyncConsumer.dispatch and cls.handler_of is AsyncConsumer.handler_of
+        cls._dispatches_plainly = ours
         for name, (fits, needed) in SETTINGS.items():
             value = vars(cls).get(name)
             ours = name in vars(cls) and hasattr(super(cls, cls), name)
@@ -122,9 +125,11 @@ class AsyncConsumer:
 
     def handling(self, message: Event) -> Awaitable[None]:
         """Return what runs the handler of an event: ``dispatch()``, or what it would await if nobody has changed it."""
-        if type(self).dispatch is not AsyncConsumer.dispatch:
+        if not self._dispatches_plainly:
             return self.dispatch(message)
-        handling: Awaitable[None] = self.handler_of(message)(message)
+        kind = message.get("type")
+        handler = getattr(self, _method_name(kind), None) if kind and type(kind) is str else None
+        handling: Awaitable[None] = (handler or self.handler_of(message))(message)  # which says what is wrong
         return handling
 
     def handler_of(self, message: Event) -> Callable[[Event], Any]:

@@ -159,6 +159,8 @@ class Inbox:
     client_messages: int = 64
     client_bytes: int = 1024 * 1024
     rules: tuple[tuple[str, Policy], ...] = field(init=False, repr=False)
+    replaces_nothing: bool = field(init=False, repr=False)
+    """Whether no event ever takes the place of another, so that one for which there is room is simply queued."""
 
     def __post_init__(self) -> None:
         given = self.overflow
@@ -174,6 +176,8 @@ class Inbox:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise InvalidChannelLayerError(f"Inbox({name}=…) must be an int of at least 1, not {value!r}")
         object.__setattr__(self, "rules", rules)
+        replacing = any(policy == "latest" or isinstance(policy, Latest) for _, policy in rules)
+        object.__setattr__(self, "replaces_nothing", not replacing)
 
     def policy_for(self, group: str | None) -> Policy:
         """Return the overflow policy for events of ``group``; None for direct sends."""
@@ -225,6 +229,7 @@ class Mailbox:
         "_notice",
         "_now",
         "_paused",
+        "_plain",
         "_reader",
         "_room",
         "conflated",
@@ -257,6 +262,7 @@ class Mailbox:
         self._now = loop_clock()
         self._reader = open_wake()
         self._room: Wake | None = None
+        self._plain = limits.replaces_nothing
         self._paused = False  # ``take`` has said that there is no room
 
     def __repr__(self) -> str:
@@ -315,6 +321,9 @@ class Mailbox:
             self.ledger.delivered += 1
             self.passed += 1
             return True
+        if self._plain and self._layer_count < self.messages and self._layer_bytes + envelope.size <= self.limits.bytes:
+            self._queue(envelope)  # nearly always; below, it would come to the same
+            return True
         policy = self.limits.policy_for(envelope.group)
         key = _key_of(policy, envelope)
         if key is not None and self._replace(key, envelope):
@@ -323,12 +332,15 @@ class Mailbox:
             return False
         if key is not None:
             self._latest[key] = envelope
+        self._queue(envelope)
+        return True
+
+    def _queue(self, envelope: Envelope) -> None:
         self._items.append(envelope)
         self._layer_count += 1
         self._layer_bytes += envelope.size
         self.ledger.delivered += 1
         self._reader.ring()
-        return True
 
     def _expire(self) -> None:
         """Drop what has waited for too long; the oldest comes first."""
@@ -407,7 +419,7 @@ class Mailbox:
     @property
     def over(self) -> bool:
         """Whether no more can come, on either side."""
-        return not self._client_open and not self._layer_open
+        return not (self._client_open or self._layer_open)
 
     def wait(self) -> Awaitable[None]:
         """Wait until there may be something to read, or the end. Only one task may wait."""
@@ -426,7 +438,7 @@ class Mailbox:
         while self._items:
             item = self._items.popleft()
             self._taken(item)
-            if not isinstance(item, Envelope) or item.until > self._now():
+            if type(item) is not Envelope or item.until > self._now():
                 return item
             self._count_expired(item)
         return None

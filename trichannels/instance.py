@@ -14,7 +14,7 @@ Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
@@ -256,63 +256,54 @@ class Instance:
 
     async def run(self) -> None:
         """Live, end in order, and raise what failed, unwrapped."""
-        if self.layer is None:
-            await self._run()
-        else:
-            self.layer.require_open()
-            with self.layer.in_use():
-                self.channel_name = self.layer.attach(self.mailbox)
-                self.mailbox.messages = self.owner.inbox.messages or self.layer.get_capacity(self.channel_name)
-                await self._run()
+        layer = self.layer
+        if layer is not None:
+            layer.require_open()
+        with nullcontext() if layer is None else layer.in_use():
+            try:
+                if layer is not None:
+                    self.channel_name = layer.attach(self.mailbox)
+                    self.mailbox.messages = self.owner.inbox.messages or layer.get_capacity(self.channel_name)
+                try:
+                    # Whoever wakes this task wakes each coroutine between here and its sleep: so they are few.
+                    if self._feeding is not None:
+                        self._open(self._feeding)
+                        await self._work()
+                    else:
+                        await self._live_elsewhere()
+                except anyio.get_cancelled_exc_class():
+                    self.end(Ending("cancelled", 1001))
+                    raise
+                finally:
+                    await self._farewell()
+            except anyio.get_cancelled_exc_class():
+                if self.error is not None:  # the cancellation must go on: nobody else will tell
+                    log.error("%s failed", self.described, exc_info=self.error)
+                raise
+            finally:
+                self._detach()
+                self.mailbox.let_go()
         if self.error is not None:
             self.error.add_note(f"in {self.described}")
             raise self.error
 
-    async def _run(self) -> None:
-        try:
-            try:
-                await self._live()
-            except anyio.get_cancelled_exc_class():
-                self.end(Ending("cancelled", 1001))
-                raise
-            finally:
-                await self._farewell()
-        except anyio.get_cancelled_exc_class():
-            if self.error is not None:  # the cancellation must go on: nobody else will tell
-                log.error("%s failed", self.described, exc_info=self.error)
-            raise
-        finally:
-            self._detach()
-            self.mailbox.let_go()
+    def _open(self, feeding: Feeding) -> None:
+        """Begin to live on our own server, which needs no task beside this one."""
+        self.nursery = Nursery(feeding.spawn, self._weigh, self._stop)
+        self.mailbox.resume = feeding.resume
+        feeding.feed(self.mailbox.take)
+        feeding.when_gone(self._fed_up)
 
-    async def _live(self) -> None:
+    async def _live_elsewhere(self) -> None:
         """Read and work until ended; returns when handlers and background tasks are over."""
-        if self._feeding is not None:
-            await self._live_fed(self._feeding)
-            return
         async with collapsed(), anyio.create_task_group() as staff:
             self.nursery = Nursery(staff.start_soon, self._weigh, self._stop)
             if self.transport is not None:
                 self.transport.when_gone(self._peer_gone)
             reading = CancelScope()
             staff.start_soon(self._pump, reading, name=f"pump of {type(self.owner).__qualname__}")
-            try:
-                await self._work()
-            finally:
-                self.nursery.end()
-            reading.cancel()
-
-    async def _live_fed(self, feeding: Feeding) -> None:
-        """The same on our own server, which needs no task beside this one: its price in time and memory counts."""
-        self.nursery = Nursery(feeding.spawn, self._weigh, self._stop)
-        self.mailbox.resume = feeding.resume
-        feeding.feed(self.mailbox.take)
-        feeding.when_gone(self._fed_up)
-        try:
             await self._work()
-        finally:
-            self.nursery.end()
-            await self.nursery.over()
+            reading.cancel()
 
     def _stop(self) -> None:
         """The nursery was cancelled, by whoever has it."""
@@ -346,42 +337,51 @@ class Instance:
             self._overrun()
 
     async def _work(self) -> None:
-        """Run handlers until the inbox is closed and empty, or the grace is over."""
-        with self._handling:
-            if self.owner.concurrency > 1:
-                await self._side_by_side()
-            else:
-                mailbox = self.mailbox
-                while True:  # as with _next(), but each await less is a tenth of a microsecond less, whenever it wakes
-                    item = mailbox.get_nowait()
-                    if item is not None:
-                        await self._handle_next(item)
-                    elif mailbox.over:
-                        break
-                    else:
-                        await mailbox.wait()
-                        if self._feeding is not None:
-                            self._feeding.begin_turn()
-        self._discarded += self.mailbox.close()
+        """Run handlers until the inbox is closed and empty, or the grace is over; then end the nursery."""
+        assert self.nursery is not None
+        try:
+            with self._handling:
+                await (self._side_by_side() if self.owner.concurrency > 1 else self._one_by_one())
+            self._discarded += self.mailbox.close()
+        finally:
+            self.nursery.end()
+            await self.nursery.over()
 
-    async def _next(self) -> Item | None:
-        """Wait for the next event; None when no more can come."""
-        while (item := self.mailbox.get_nowait()) is None:
-            if self.mailbox.over:
-                return None
-            await self.mailbox.wait()
-            if self._feeding is not None:
-                self._feeding.begin_turn()
-        return item
+    async def _one_by_one(self) -> None:
+        """Run each handler when the one before it is done. All in one coroutine: every message passes through here."""
+        mailbox = self.mailbox
+        while (item := mailbox.get_nowait()) is not None or not mailbox.over:
+            if item is None:
+                await mailbox.wait()
+                if self._feeding is not None:
+                    self._feeding.begin_turn()
+                continue
+            from_layer = item.type != "client"
+            if from_layer:
+                self._hold_back(1)
+            self._handlers += 1
+            try:
+                shared = self._shared(item) if from_layer and self._shares is not None else None
+                await (self._handling_of(item.open()) if shared is None else self.send(shared))
+            except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
+                cancelled = self._weigh(raised)
+                if cancelled is not None:
+                    raise cancelled from None
+            finally:
+                self._handlers -= 1
+                self._handled += 1
+                if from_layer:
+                    self._hold_back(-1)
 
     async def _side_by_side(self) -> None:
         """Run up to ``concurrency`` handlers at once; the first one, ``connect``, alone."""
         slots = anyio.Semaphore(self.owner.concurrency)
         async with collapsed(), anyio.create_task_group() as crew:
             await slots.acquire()
-            while (item := await self._next()) is not None:
+            while (item := await self.mailbox.get()) is not None:
                 if not self._begun:
-                    await self._handle_next(item)
+                    with self._judged():
+                        await self._handle(item.open())
                     continue
                 crew.start_soon(self._handle_beside, item, slots)
                 await slots.acquire()  # before the next is taken: what waits is the inbox's to bound and to count
@@ -416,28 +416,11 @@ class Instance:
             if self._sequences.get(key) is done:
                 del self._sequences[key]
 
-    async def _handle_next(self, item: Item) -> None:
-        from_layer = item.type != "client"
-        if from_layer:
-            self._hold_back(1)
-        self._handlers += 1
-        try:
-            shared = self._shared(item) if from_layer else None
-            await (self._handling_of(item.open()) if shared is None else self.send(shared))
-        except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
-            cancelled = self._weigh(raised)
-            if cancelled is not None:
-                raise cancelled from None
-        finally:
-            self._handlers -= 1
-            self._handled += 1
-            if from_layer:
-                self._hold_back(-1)
-
     def _hold_back(self, change: int) -> None:
         """Count the handlers that have an event of the layer; while there is one, no other event may overtake it."""
         self._from_layer += change
-        self._write_through()
+        if self._direct is not None:
+            self._write_through()
 
     def _shared(self, item: Item) -> Event | None:
         """Return what all members send for this event, if it could not be written at once; None if each has its own."""

@@ -96,6 +96,8 @@ class ProtocolTypeRouter:
             )
         elif self._carried(scope):
             await app(scope, receive, send)
+        elif self._host.has_owner:  # as with borrowed(), but nothing is kept for as long as a socket lives
+            await app(self._with_layers(scope), receive, send)
         else:
             async with self._host.borrowed():
                 await app(self._with_layers(scope), receive, send)
@@ -158,22 +160,16 @@ class URLRouter:
         """
         if scope["type"] == "lifespan":
             await run_lifespan(scope, receive, send, nullcontext)
-        elif not await self._routed(scope, receive, send):
-            await self._unmatched(scope, receive, send)
-
-    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> bool:
+            return
         rest = _path_to_route(scope)
-        if rest is None:
-            return False
         for route in self.routes:
-            matched = route.pattern.match(rest)
-            if matched is None:
-                continue
-            miss = _Miss()
-            await route.callback(_narrowed(scope, route, matched, miss), receive, send)
-            if not miss.missed:
-                return True
-        return False
+            matched = None if rest is None else route.pattern.match(rest)
+            if matched is not None:
+                miss = _Miss()
+                await route.callback(_narrowed(scope, route, matched, miss), receive, send)
+                if not miss.missed:
+                    return
+        await self._unmatched(scope, receive, send)
 
     async def _unmatched(self, scope: Scope, receive: Receive, send: Send) -> None:
         if MISS in scope:

@@ -98,13 +98,18 @@ class Client:
 
     async def frame(self) -> tuple[int, bytes]:
         """Read one frame: its opcode and payload."""
+        first, payload = await self.whole_frame()
+        return first & 15, payload
+
+    async def whole_frame(self) -> tuple[int, bytes]:
+        """Read one frame: its first byte and payload."""
         first, second = await self.read(2)
         size = second & 127
         if size == 126:
             (size,) = struct.unpack("!H", await self.read(2))
         elif size == 127:
             (size,) = struct.unpack("!Q", await self.read(8))
-        return first & 15, await self.read(size)
+        return first, await self.read(size)
 
     async def text(self) -> str:
         opcode, payload = await self.frame()

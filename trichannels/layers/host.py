@@ -119,6 +119,11 @@ class LayerHost:
             self._states.set(_State())
             return self._states.get()
 
+    @property
+    def has_owner(self) -> bool:
+        """Whether the layers are open on the running loop, and stay so."""
+        return self._state().owned
+
     @asynccontextmanager
     async def owned(self) -> AsyncIterator[None]:
         """Open the layers for this block, unless they are open already; its errors pass through."""

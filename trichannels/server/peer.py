@@ -20,7 +20,7 @@ from websockets.server import ServerProtocol
 from ..events import Event
 from .deflate import Inflater, inflate
 from .engine import Engine
-from .frames import CLOSE, COMMON, INCOMPLETE, LONGEST, PING, PONG, RSV1, TEXT, frame, length_of, next_frame
+from .frames import BINARY, CLOSE, COMMON, INCOMPLETE, LONGEST, PONG, RSV1, TEXT, frame, length_of, next_frame
 from .messages import BYTES, Assembler, ReadAhead, message
 from .wire import Wire, nothing
 
@@ -69,6 +69,7 @@ class Peer:
         "_closing",
         "_departure",
         "_discarding",
+        "_drained",
         "_engine",
         "_has_room",
         "_longest",
@@ -109,6 +110,7 @@ class Peer:
         self._raw: bytes | bytearray = rest
         self._changed: trio.lowlevel.ParkingLot | None = None  # a message arrived, or the end
         self._closed = False  # a close frame has come, and was answered: no frame may travel any more
+        self._drained = False  # the last byte has come
         self._has_room, self._discarding, self._closing, self._parsing = True, False, False, False
         self._reader = engine.reader_for(wire, nursery)
         wire.on_lost, wire.on_room = self._lost, self._go_on
@@ -150,10 +152,10 @@ class Peer:
 
     def eof(self) -> None:
         """The last byte has come."""
+        self._drained = True  # before all else: whoever watched the socket again would be told again and again
+        self.end(1006, "")
         if self._protocol is not None:
             self._protocol.receive_eof()
-        self._reader.forget(self.wire)
-        self.end(1006, "")
         if self.wire.busy:
             self.nursery.start_soon(self._depart_when_flushed)
         else:
@@ -221,28 +223,33 @@ class Peer:
             self._raw = raw[at:]
 
     def _regulate(self) -> None:
-        if self.wire.lost or self.paused:
+        if self.wire.lost or self._drained or self.paused:
             self._reader.forget(self.wire)
         else:
             self._reader.watch(self.wire, self)
 
     def _take_common(self, opcode: int, payload: bytes) -> bool:
         """Take a common frame; False if the library should have it."""
-        if opcode == CLOSE:
-            return self._take_close(payload)
-        if opcode & RSV1:
-            return self._take_compressed(opcode, payload)
-        if opcode == PONG:
-            self._engine.pulse.pong(self, payload)
-        elif opcode == PING:
-            self.wire.write_nowait(frame(PONG, payload))
-        elif not self._discarding:
+        if opcode in (TEXT, BINARY):
+            if self._discarding:
+                return True
             try:
                 event = message(opcode == TEXT, payload)
             except UnicodeDecodeError:
                 self._fail(1007, "text that is not UTF-8")
+                return True
+            if self.put is not None:
+                self._has_room = self.put(event, len(payload))
             else:
-                self._hand_over(event, len(payload))
+                self._read_ahead(event, len(payload))
+        elif opcode & RSV1:
+            return self._take_compressed(opcode, payload)
+        elif opcode == CLOSE:
+            return self._take_close(payload)
+        elif opcode == PONG:
+            self._engine.pulse.pong(self, payload)
+        else:
+            self.wire.write_nowait(frame(PONG, payload))
         return True
 
     def _take_compressed(self, opcode: int, payload: bytes) -> bool:
@@ -271,11 +278,14 @@ class Peer:
         if self.put is not None:
             self._has_room = self.put(event, size)
         else:
-            if self.ahead is None:
-                self.ahead = ReadAhead()
-            self.ahead.put(event, size)
-            self._has_room = not self.ahead.full
-            self._tell()
+            self._read_ahead(event, size)
+
+    def _read_ahead(self, event: Event, size: int) -> None:
+        if self.ahead is None:
+            self.ahead = ReadAhead()
+        self.ahead.put(event, size)
+        self._has_room = not self.ahead.full
+        self._tell()
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -292,7 +302,8 @@ class Peer:
         if self.ahead is None or not self.ahead:
             return None
         event = self.ahead.pop()
-        self.resume()
+        if not self._has_room and not self.ahead.full:
+            self.resume()
         return event
 
     def resume(self) -> None:
@@ -325,8 +336,10 @@ class Peer:
                 self._take(protocol, received)
         self._flush(protocol)
         self._look_for_close(protocol)
-        if protocol.state is OPEN and protocol.between_frames and self._assembler and not self._assembler.busy:
-            self._protocol = self._assembler = None
+        # While messages are thrown away, the assembler does not know whether one is half read.
+        if protocol.state is OPEN and not self._discarding and protocol.between_frames:
+            if self._assembler and not self._assembler.busy:
+                self._protocol = self._assembler = None
 
     def _take(self, protocol: Protocol, received: Frame) -> None:
         if received.opcode is Opcode.PONG:

@@ -1,6 +1,7 @@
 """The application's side of a WebSocket over HTTP/1.1: its ``receive`` and ``send``, and what we offer beyond ASGI."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import trio
@@ -37,7 +38,6 @@ class WebSocketTransport:
         "_denied",
         "_frame",
         "_log",
-        "_now",
         "_offered",
         "_peer",
         "_sends",
@@ -65,7 +65,7 @@ class WebSocketTransport:
         self._bounds: list[CancelScope] = []
         self._denied: Event | None = None
         self._shares: Shares = nothing
-        self._now, self._until, self._sends = trio.lowlevel.current_clock().current_time, 0.0, 0
+        self._until, self._sends = 0.0, 0
         peer.on_end = self._tell
         peer.on_left_behind = self._left_behind
 
@@ -123,7 +123,7 @@ class WebSocketTransport:
 
     def begin_turn(self) -> None:
         """See :class:`trichannels.events.Feeding`."""
-        self._sends, self._until = SENDS, self._now() + TURN
+        self._sends, self._until = SENDS, perf_counter() + TURN
 
     # -- ASGI
 
@@ -150,7 +150,7 @@ class WebSocketTransport:
         """
         peer, conversation = self._peer, self.conversation
         self._sends -= 1
-        if self._sends > 0 and peer.ended is None and self._now() < self._until:
+        if self._sends > 0 and peer.ended is None and perf_counter() < self._until:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
