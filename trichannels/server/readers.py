@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from .contain import LOG
-from .wire import READ_SIZE, Wire
+from .wire import BROKEN, READ_SIZE, Wire
 
 BATCH = 64  # sockets read before others get a turn
 
@@ -79,7 +79,10 @@ class Poller:
             return
         wire, fed = watched
         try:
-            data = wire.read_nowait(self._buffer)
+            try:
+                data = wire.end.receive_nowait(self._buffer)
+            except BROKEN:
+                data = b""
             if data:
                 fed.feed(data)
             elif data is not None:

@@ -92,18 +92,8 @@ class Wire:
         """Whether anything waits for the peer at all."""
         return self._waiting > 0
 
-    def read_nowait(self, buffer: memoryview) -> bytes | None:
-        """Return what has come, ``b""`` once no more will come, for whatever reason, or None while nothing is there.
-
-        ``buffer`` is for the kernel to write to: a fresh one each time would cost more than all the rest.
-        """
-        try:
-            return self.end.receive_nowait(buffer)
-        except BROKEN:
-            return b""
-
     async def read(self) -> bytes:
-        """Wait until something has come, then the same. Cancelling loses nothing."""
+        """Return what has come, or ``b""`` once no more will come, for whatever reason. Cancelling loses nothing."""
         try:
             return await self.end.receive_some(READ_SIZE)
         except BROKEN:
