@@ -4,7 +4,8 @@ import sys
 
 import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-TRACED = ["trichannels.server", "trichannels.protocol", "websockets", "h11", "hypercorn.protocol"]
+TRACED = ["trichannels.server", "trichannels.protocol", "trichannels.instance", "trichannels.inbox"]
+TRACED += ["websockets", "h11", "hypercorn.protocol"]
 
 with atheris.instrument_imports(include=TRACED):
     from .replay import run

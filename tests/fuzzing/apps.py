@@ -6,6 +6,8 @@ from typing import Any
 import trio
 
 from trichannels.events import TRANSPORT, Event, Receive, Scope, Send, Serializer
+from trichannels.generic.websocket import AsyncWebsocketConsumer
+from trichannels.inbox import Inbox
 from trichannels.server.transport import WebSocketTransport
 
 ACCEPT: Event = {"type": "websocket.accept"}
@@ -17,11 +19,15 @@ NEXT = {
 }
 
 
+MOST_WAITING, MOST_WAITING_BYTES = 400, 90_000  # of a consumer's inbox; it may be overshot by what is parsed at once
+
+
 class Watched:
     """``receive`` that asserts that each event is well-formed and in a legal order."""
 
-    def __init__(self, receive: Receive, transport: WebSocketTransport | None) -> None:
-        self._receive, self.transport = receive, transport
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope, self.unwatched = scope, receive
+        self.transport: WebSocketTransport | None = scope["extensions"].get(TRANSPORT)
         self._last: Event = {"type": ""}
         self._gone: tuple[int, str] | None = None
 
@@ -35,7 +41,7 @@ class Watched:
         self._gone = code, reason
 
     async def __call__(self) -> Event:
-        event = await self._receive()
+        event = await self.unwatched()
         kind, last = event["type"], self._last
         assert kind in NEXT[last["type"]], f"{kind} after {last['type']}"
         CHECKS[kind](event)
@@ -86,7 +92,7 @@ CHECKS: dict[str, Callable[[Event], Any]] = {
 async def application(scope: Scope, receive: Receive, send: Send, app: App) -> None:
     """Serve a page, or run ``app`` for a WebSocket."""
     if scope["type"] == "websocket":
-        await app(Watched(receive, scope["extensions"].get(TRANSPORT)), send)
+        await app(Watched(scope, receive), send)
     else:
         while (await receive()).get("more_body"):
             pass
@@ -200,4 +206,55 @@ async def _share(transport: WebSocketTransport | None) -> None:
         await trio.sleep(0.1 * (number % 3))
 
 
-APPS: tuple[App, ...] = (echo, slow, deaf, late, flood, closes, leaves, refuses, denies, both, shares)
+class Consumer(AsyncWebsocketConsumer):
+    """A consumer that echoes, each message after ``pause`` seconds. It is fed, and never calls ``receive()``."""
+
+    inbox = Inbox(client_messages=16, client_bytes=30_000)
+    pause = 0.0
+    ended = False
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        assert not self.ended
+        _check_message({"text": text_data, "bytes": bytes_data})
+        waiting = self._instance.mailbox.statistics()
+        assert waiting.client_messages < MOST_WAITING, waiting
+        assert waiting.client_bytes < MOST_WAITING_BYTES, waiting
+        if self.pause:
+            await trio.sleep(self.pause)
+        await self.send(text_data, bytes_data)
+
+    async def disconnect(self, close_code: int) -> None:
+        assert not self.ended, "told twice"
+        self.ended = True
+        _check_end({"code": close_code})
+
+
+class SlowConsumer(Consumer):
+    pause = 2.0
+
+
+class ClosingConsumer(Consumer):
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await super().receive(text_data, bytes_data)
+        await self.close(4000, "enough")
+
+
+class LateConsumer(Consumer):
+    async def connect(self) -> None:
+        await trio.sleep(15)
+        await self.accept()
+
+
+def consumes(consumer: type[Consumer]) -> App:
+    """Return an application that has the transport feed a consumer."""
+
+    async def app(receive: Watched, send: Send) -> None:
+        await consumer.as_asgi()(receive.scope, receive.unwatched, send)
+
+    return app
+
+
+APPS: tuple[App, ...] = (
+    *(echo, slow, deaf, late, flood, closes, leaves, refuses, denies, both, shares),
+    *(consumes(consumer) for consumer in (Consumer, SlowConsumer, ClosingConsumer, LateConsumer)),
+)
