@@ -21,16 +21,19 @@ GROUPS = (OURS, "channels-uvicorn", "channels-daphne", "channels-hypercorn", "li
 """Those with a handler or a task of its own for each member."""
 FEW = (OURS, "channels-uvicorn", "litestar", "asgi-uvicorn", "websockets")
 """Where a round takes long."""
+FEW_GROUPS = (OURS, "channels-uvicorn", "litestar")
 PLANS = (
     ("echo", EVERYBODY, Plan()),
     ("churn", EVERYBODY, Plan()),
     ("http", EVERYBODY, Plan()),
-    ("memory", EVERYBODY, Plan(sizes=(2000,))),
+    ("memory", EVERYBODY, Plan(sizes=(5000,))),
     ("fanout", EVERYBODY, Plan(sizes=(100,))),
     ("fanout", EVERYBODY, Plan(sizes=(1000,))),
+    ("fanout-handler", GROUPS, Plan(sizes=(100,))),
     ("fanout-handler", GROUPS, Plan(sizes=(1000,))),
     ("fanout", FEW, Plan(sizes=(5000,), in_flight=(1,))),
-    ("pause", FEW, Plan(sizes=(2000,))),
+    ("fanout-handler", FEW_GROUPS, Plan(sizes=(5000,), in_flight=(1,))),
+    ("pause", FEW, Plan(sizes=(10_000,))),
 )
 
 

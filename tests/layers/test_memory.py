@@ -357,3 +357,27 @@ async def test_a_subscription_cannot_be_disconnected() -> None:
     async with InMemoryChannelLayer() as layer:
         with pytest.raises(InvalidChannelLayerError, match="no socket to disconnect"):
             layer.subscribe("a", inbox=Inbox(overflow={"a": "disconnect"}))
+
+
+async def test_who_sends_to_groups_on_and_on_lets_others_run_and_sees_each_cancellation() -> None:
+    turns = cancelled = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with InMemoryChannelLayer() as layer, anyio.create_task_group() as group:
+        async with layer.subscribe("room", inbox=Inbox(messages=1000)) as events:
+            group.start_soon(other)
+            for _ in range(160):
+                await layer.group_send("room", {"type": "x"})
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await layer.group_send("room", {"type": "never"})
+                cancelled += scope.cancelled_caught
+            assert events.statistics().layer_messages == 160
+        group.cancel_scope.cancel()
+    assert cancelled == 160
+    assert turns >= 10, "after each 16 sends at the latest"

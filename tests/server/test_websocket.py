@@ -290,6 +290,36 @@ async def test_sending_for_ever_to_a_peer_that_left_does_not_freeze_the_loop(goo
         await ended(done)
 
 
+async def test_who_sends_on_and_on_lets_others_run_and_sees_each_cancellation() -> None:
+    turns, cancelled = 0, 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async def tireless(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal cancelled
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for number in range(320):
+                await send({"type": "websocket.send", "text": str(number)})
+                with trio.CancelScope() as scope_of_one:
+                    scope_of_one.cancel()
+                    await send({"type": "websocket.send", "text": "never"})
+                cancelled += scope_of_one.cancelled_caught
+            nursery.cancel_scope.cancel()
+        await send({"type": "websocket.send", "text": "done"})
+        await receive()
+
+    async with serving(websocket_app(tireless)) as server, await connect(server) as client:
+        await client.upgrade()
+        assert [await client.text() for _ in range(321)] == [*map(str, range(320)), "done"]
+    assert cancelled == 320
+    assert turns >= 20, "after each 16 sends at the latest"
+
+
 async def test_unread_messages_and_a_reset_are_told_at_once_and_read_in_order() -> None:
     gone: list[tuple[int, str]] = []
     told, done = trio.Event(), trio.Event()
