@@ -23,13 +23,14 @@ SCRIPT = """address => new Promise((resolve, reject) => {
 })"""
 
 
-def test_chromium_speaks_with_us(browser: Browser) -> None:
-    with running("serve", "tests.autobahn.echo:application", "--bind", "127.0.0.1:0", cwd=ROOT) as server:
+@pytest.mark.parametrize(("options", "extensions"), [((), ""), (("--permessage-deflate",), "permessage-deflate")])
+def test_chromium_speaks_with_us(browser: Browser, options: tuple[str, ...], extensions: str) -> None:
+    with running("serve", "tests.autobahn.echo:application", "--bind", "127.0.0.1:0", *options, cwd=ROOT) as server:
         page = browser.new_page()
         saw = page.evaluate(SCRIPT, server.address().replace("http", "ws", 1))
         page.close()
+    assert saw.pop("extensions").partition(";")[0] == extensions
     assert saw == {
-        "extensions": "",
         "messages": ["grüße ✓", [0, 255], "", True],
         "closed": [4001, "had enough", True],
     }

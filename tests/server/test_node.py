@@ -18,7 +18,8 @@ SCRIPT = Path(__file__).parent / "node_client.js"
 
 if have(node() is not None, "Node's ws as a client: there is no node, or no .venv-node, where `make test` puts ws"):
 
-    async def test_node_speaks_with_us() -> None:
+    @pytest.mark.parametrize("compressed", [False, True])
+    async def test_node_speaks_with_us(compressed: bool) -> None:
         ends: list[Event] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,7 +33,7 @@ if have(node() is not None, "Node's ws as a client: there is no node, or no .ven
                 await send({**event, "type": "websocket.send"})
             ends.append(event)
 
-        async with serving(app) as server:
+        async with serving(app, permessage_deflate=compressed) as server:
             address = server.addresses[0].replace("http", "ws", 1)
             with trio.fail_after(60):
                 command = [str(node()), str(SCRIPT), str(NODE_WS), address]
@@ -40,7 +41,7 @@ if have(node() is not None, "Node's ws as a client: there is no node, or no .ven
         assert json.loads(done.stdout) == {
             "offered": "",
             "protocol": "echo",
-            "extensions": "",
+            "extensions": "permessage-deflate" if compressed else "",
             "pongs": ["are you there?"],
             "messages": [[False, "grüße ✓"], [True, "00ff"], [False, "in three fragments"], True],
             "closed": [4001, "had enough"],
