@@ -4,6 +4,8 @@
 """
 
 import argparse
+import json
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -42,6 +44,14 @@ def joined(runs: list[Run], run: Run) -> list[Run]:
     return [old for old in runs if (old.mode, [*old.figures]) != (run.mode, [*run.figures])] + [run]
 
 
+def inside() -> Run:
+    """Return what an echo costs without its sockets."""
+    found = subprocess.run([sys.executable, "-m", "benchmarks.inside"], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    run = Run(mode="inside", peers=[OURS])
+    run.add(OURS, json.loads(found.stdout))
+    return run
+
+
 def main() -> int:
     end_in_order()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,6 +69,9 @@ def main() -> int:
             print(f"\n{table(run)}\n", flush=True)
             runs, failed = joined(runs, run), failed or bool(run.failures)
             kept.write_text(as_json(runs) + "\n")  # what was measured is not lost if the rest is
+    if options.only is None or "inside" in options.only.split(","):
+        runs = joined(runs, inside())
+        kept.write_text(as_json(runs) + "\n")
     page.write(options.docs / "performance.md", kept.read_text())
     page.plot(options.docs / "performance.svg", kept.read_text())
     return 1 if failed else 0

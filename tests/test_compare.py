@@ -1,9 +1,12 @@
 """The benchmarks run, and count right. What they measure here means nothing and is not looked at."""
 
+import gc
 from pathlib import Path
 
 import pytest
+import trio
 
+from benchmarks import inside
 from benchmarks.compare import compare
 from benchmarks.comparing import page
 from benchmarks.comparing.frames import PAYLOAD, PING, TEXT, head, masked, split, unmasked
@@ -31,6 +34,14 @@ def test_peers_are_compared(descriptors: None) -> None:
     run = compare("fanout", ["trichannels", "websockets"], 1, SMALL)
     assert not run.failures
     assert [list(values) for values in run.figures.values()] == [["trichannels", "websockets"]] * len(SMALL.in_flight)
+
+
+def test_what_is_inside_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inside, "MESSAGES", 3)
+    found = trio.run(inside.measure)
+    gc.enable()
+    assert len(found) == 4
+    assert all(cost > 0 for cost in found.values())
 
 
 @pytest.mark.server
