@@ -336,10 +336,13 @@ class Peer:
                 self._take(protocol, received)
         self._flush(protocol)
         self._look_for_close(protocol)
-        # While messages are thrown away, the assembler does not know whether one is half read.
-        if protocol.state is OPEN and not self._discarding and protocol.between_frames:
-            if self._assembler and not self._assembler.busy:
-                self._protocol = self._assembler = None
+        if protocol.state is OPEN and protocol.between_frames and self._between_messages:
+            self._protocol = self._assembler = None
+
+    @property
+    def _between_messages(self) -> bool:
+        # While messages are thrown away, the assembler is not told of fragments.
+        return self._assembler is not None and not self._assembler.busy and not self._discarding
 
     def _take(self, protocol: Protocol, received: Frame) -> None:
         if received.opcode is Opcode.PONG:
@@ -371,6 +374,7 @@ class Peer:
 
     def end(self, code: int, reason: str) -> None:
         """The socket is over for the application: what was read stays readable, what still comes is thrown away."""
+        self._discarding = True  # whoever is told may say that there is room: not for anything behind the end
         if self.ended is None:
             self.ended = code, reason
             self._tell()

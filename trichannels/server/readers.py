@@ -112,11 +112,15 @@ class TaskReader:
         self._reading = False
 
     async def _run(self, wire: Wire, fed: Fed) -> None:
-        while True:
-            while not self._reading:
-                await self._wanted.park()
+        data = b"x"
+        while data:
+            await self._until_wanted()
             data = await wire.read()
-            if not data:
-                fed.eof()
-                return
-            fed.feed(data)
+            if data:
+                fed.feed(data)
+        await self._until_wanted()  # what came before the end may wait for room
+        fed.eof()
+
+    async def _until_wanted(self) -> None:
+        while not self._reading:
+            await self._wanted.park()
