@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from ..server.support import frame
 
 MOST = 2**20  # bytes sent by one client: enough to overrun any bound, little enough to be quick
-STAY, BARE = 0x80, 0x40  # flags of the first byte: do not leave at the end; send no handshake of ours before the acts
+# Flags of the first byte: do not leave at the end; send no handshake of ours before the acts; offer compression in it.
+STAY, BARE, COMPRESS = 0x80, 0x40, 0x20
 WAIT = 0x08  # of a kind: the server comes to rest before the act
 
 

@@ -20,23 +20,33 @@ from hypercorn.protocol.h2 import H2Protocol
 from trichannels.server.config import ServerConfig
 from trichannels.server.config_file import hypercorn_config
 from trichannels.server.connection import Connection
+from trichannels.server.deflate import inflate
+from trichannels.server.frames import RSV1
 from trichannels.server.hypercorn_glue import worker_context
 from trichannels.server.listening import Listener
 from trichannels.server.shared import Shared
 
-from ..server.support import CLOSE, PONG, TEXT, upgrade_request
-from .acts import BARE, STAY, Act, Drain, Reset, Rest, Send, Sleep, Take, decode
+from ..server.support import BINARY, CLOSE, PING, PONG, TEXT, upgrade_request
+from .acts import BARE, COMPRESS, MOST, STAY, Act, Drain, Reset, Rest, Send, Sleep, Take, decode
 from .apps import APPS, application
 from .memory import MemoryEnd, held
 
 LOG = logging.getLogger("trichannels.server")
-SETTINGS = ServerConfig(max_message_size=20_000, write_buffer=10_000, ping_interval=7, pong_timeout=5, write_timeout=9)
+SETTINGS = ServerConfig(
+    max_message_size=20_000,
+    permessage_deflate=True,
+    write_buffer=10_000,
+    ping_interval=7,
+    pong_timeout=5,
+    write_timeout=9,
+)
 CONFIG = hypercorn_config(SETTINGS, LOG, logging.getLogger("trichannels.access"))
 LONGEST = 3000.0  # virtual seconds; a request whose body dribbles in may take some
 # The read-ahead, what is read but not parsed, a message and its fragments, the outbox and its joined copy, with room.
 MOST_BYTES, MOST_OBJECTS = 300_000, 3_000
 PATIENT = 300.0  # virtual seconds
 HANDSHAKE = upgrade_request("/", "Sec-WebSocket-Protocol: chat")
+OFFER = upgrade_request("/", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
 
 
 class _Socket:
@@ -58,13 +68,13 @@ def run(data: bytes) -> None:
 
 async def _run(data: bytes) -> None:
     first, second = (data + b"\0\0")[:2]
-    app = partial(application, app=APPS[(first & ~(STAY | BARE)) % len(APPS)])
+    app = partial(application, app=APPS[(first & ~(STAY | BARE | COMPRESS)) % len(APPS)])
     shared = Shared(app=app, settings=SETTINGS, config=CONFIG, context=worker_context(CONFIG))
     connection, end = Connection(shared, cast(Any, _Socket()), Listener(cast(Any, None))), MemoryEnd()
     connection._end = cast(Any, end)
     end.taken = second * 16 or 2**16
     if not first & BARE:
-        end.put(HANDSHAKE)
+        end.put(OFFER if first & COMPRESS else HANDSHAKE)
     with _errors_of_the_server() as errors, trio.fail_after(LONGEST):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, connection, shared)
@@ -145,9 +155,13 @@ def _check_output(sent: bytes, *, torn: bool) -> None:
     head, _, rest = sent.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 101 ") or b"Sec-WebSocket-Accept:".lower() not in head.lower():
         return
-    closed = False
+    closed, compressing = False, b"permessage-deflate" in head
     while rest:
         opcode, payload, rest = _frame(rest)
+        if compressing and opcode > 0 and opcode & RSV1:
+            opcode, payload = opcode ^ RSV1, inflate(payload, MOST)
+            assert opcode in (TEXT, BINARY), "compressed, but no message"
+        assert opcode in (-1, TEXT, BINARY, CLOSE, PING, PONG), "an opcode or a reserved bit that we do not use"
         if opcode < 0:
             assert torn, "a torn frame, then a regular end"
             return
@@ -162,13 +176,12 @@ def _check_output(sent: bytes, *, torn: bool) -> None:
 
 
 def _frame(data: bytes) -> tuple[int, bytes, bytes]:
-    """Return the first frame's opcode and payload, and what follows; -1 if it is not whole."""
+    """Return the first frame's opcode (with its reserved bits) and payload, and what follows; -1 if it is not whole."""
     size, start = data[1] & 127 if len(data) > 1 else 0, 2
     if size > 125:
         start = 4 if size == 126 else 10
         size = int.from_bytes(data[2:start], "big")
     if len(data) < start + size:
         return -1, b"", b""
-    assert data[0] & 0x70 == 0, "a reserved bit"
-    assert data[0] & 0x0F in (1, 2, 8, 9, 10), "an opcode that we do not use"
-    return data[0] & 0x0F, data[start : start + size], data[start + size :]
+    assert data[0] & 0x80, "a fragment"
+    return data[0] & 0x7F, data[start : start + size], data[start + size :]
