@@ -493,3 +493,21 @@ async def test_what_comes_before_the_handshake_is_bounded_and_kept(fed: bool) ->
         case.take(10)
         nursery.cancel_scope.cancel()
     assert numbers(case) == list(range(10))
+
+
+async def test_what_is_posted_is_written_before_the_nursery_closes() -> None:
+    """Afterwards no writer could be started for what the socket does not take at once, as TLS never does."""
+    async with trio.open_nursery() as nursery:
+        case = Case(nursery, fed=True)
+        case.peer.wire.post(b"taken")
+        case.peer.abandon()
+        assert case.end.sent == b"taken"
+        other = Case(nursery, fed=True)
+        other.end.taken = 0
+        other.peer.wire.post(b"not taken")
+        other.peer.abandon()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    for each in (case, other):
+        each.peer.wire.flush()
+        assert not each.peer.wire.busy

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -74,3 +74,21 @@ def contain(
     if passing is not None:
         raise passing from None
     return failed
+
+
+class Losable(Protocol):
+    """What can be cut (``wire.Wire``)."""
+
+    def lose(self) -> None: ...
+
+
+def cut(wire: Losable, when: str) -> None:
+    """Log the exception that is being handled, and cut the one connection that it came from; never raises.
+
+    For what runs once for all connections of a server: nothing that one of them brings may stop the others.
+    """
+    LOG.exception("%r: failed while %s", wire, when)
+    try:
+        wire.lose()
+    except Exception:
+        LOG.exception("%r: failed while it was cut", wire)

@@ -5,6 +5,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from .contain import LOG
+
 Item = TypeVar("Item")
 SLICE = 64  # acted on before others get a turn
 
@@ -12,7 +14,7 @@ SLICE = 64  # acted on before others get a turn
 class Deadlines(Generic[Item]):
     """Calls ``act(item)`` once, ``seconds`` after ``set(item)``, unless it is set again or cleared. No task an item.
 
-    ``act`` must not wait and not raise. Items are hashable.
+    ``act`` must not wait; what it raises is logged. Items are hashable.
     """
 
     def __init__(self, seconds: float, act: Callable[[Item], object]) -> None:
@@ -40,7 +42,10 @@ class Deadlines(Generic[Item]):
             if item is None or due > now:
                 return due
             del self._due[item]
-            self._act(item)
+            try:
+                self._act(item)
+            except Exception:  # noqa: BLE001 - the other items have deadlines, too
+                LOG.exception("%r: failed at its deadline", item)
         return now
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 import trio
 
 from ..seam import open_wake
+from .contain import cut
 
 SLICE = 64  # wires written to before others get a turn; meanwhile more is posted, and joined
 
@@ -14,6 +15,7 @@ class Posted(Protocol):
     """A wire with something to write (``wire.Wire``)."""
 
     def flush(self) -> None: ...
+    def lose(self) -> None: ...
 
 
 class Flusher:
@@ -35,5 +37,9 @@ class Flusher:
             while not self._wires:
                 await self._bell.sleep()
             for _ in range(min(SLICE, len(self._wires))):
-                self._wires.popleft().flush()
+                wire = self._wires.popleft()
+                try:
+                    wire.flush()
+                except Exception:  # noqa: BLE001 - logged
+                    cut(wire, "it was written to")
             await trio.lowlevel.checkpoint()

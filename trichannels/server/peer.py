@@ -191,6 +191,7 @@ class Peer:
         # Cycles would keep all that a socket had until the garbage collector comes, which costs more than to let go.
         self.on_end = self.on_left_behind = self.put = None
         self.wire.on_lost = self.wire.on_room = nothing
+        self.wire.flush()  # the flusher comes when the nursery, which a writer needs, has closed
 
     def parse(self) -> None:
         """Take what was read, as far as there is room for its messages; pause the reading, or let it go on."""

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from .contain import LOG
+from .contain import cut
 from .wire import BROKEN, READ_SIZE, Wire
 
 BATCH = 64  # sockets read before others get a turn
@@ -88,9 +88,7 @@ class Poller:
             elif data is not None:
                 fed.eof()
         except Exception:  # noqa: BLE001 - logged
-            # Nothing that one connection brings may stop the reading of the others.
-            LOG.exception("%r: failed while it was read", wire)
-            wire.lose()
+            cut(wire, "it was read")
 
 
 class TaskReader:
