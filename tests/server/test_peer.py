@@ -4,6 +4,7 @@ And what becomes of what was read but not taken, in whatever way the peer leaves
 """
 
 import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest import mock
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 
 from trichannels.events import Event
 from trichannels.server import peer as module
+from trichannels.server.deflate import CUT
 from trichannels.server.engine import Engine
 from trichannels.server.flusher import Flusher
-from trichannels.server.frames import CLOSE, PING, PONG, TEXT, UNCOMMON
+from trichannels.server.frames import CLOSE, COMMON, COMPRESSED, PING, PONG, RSV1, TEXT, UNCOMMON
 from trichannels.server.messages import BYTES, MESSAGES
 from trichannels.server.peer import Peer
 from trichannels.server.pulse import Limits
@@ -102,7 +104,9 @@ class End:
 class Case:
     """A peer, and an application that is fed (``fed``), or else reads ahead."""
 
-    def __init__(self, nursery: trio.Nursery, *, fed: bool, room: int = ROOM, opened: bool = True) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, *, fed: bool, room: int = ROOM, opened: bool = True, compressed: bool = False
+    ) -> None:
         self.end, self.reader, self.pulse = End(), Reader(), Pulse()
         engine = Engine(LIMITS, Counters())
         engine.pulse = cast(Any, self.pulse)
@@ -114,6 +118,7 @@ class Case:
         self.ends: list[tuple[int, str]] = []
         self.room, self.most = room, 0
         self.peer.on_end = self._on_end
+        self.peer.common = COMPRESSED if compressed else COMMON
         if fed:
             self.peer.put = self._put
         if opened:
@@ -192,13 +197,14 @@ class Play:
     pieces: list[bytes]
     leaves: bool = True
     acts: dict[int, str] = field(default_factory=dict)
+    compressed: bool = False
 
     def run(self, *, fed: bool, room: int) -> Outcome:
         return trio.run(self._run, fed, room)
 
     async def _run(self, fed: bool, room: int) -> Outcome:
         async with trio.open_nursery() as nursery:
-            case = Case(nursery, fed=fed, room=room)
+            case = Case(nursery, fed=fed, room=room, compressed=self.compressed)
             for number, piece in enumerate(self.pieces):
                 self._act(self.acts.get(number, ""), case.peer)
                 case.feed(piece)
@@ -281,8 +287,40 @@ cut_off = st.sampled_from(
 )
 
 
+def deflated(payload: bytes) -> bytes:
+    stream = zlib.compressobj(wbits=-15)
+    return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(CUT)
+
+
+def compressed_fragments(payload: bytes, cut: int, between: bytes) -> bytes:
+    data = deflated(payload)
+    return fragments(RSV1 | TEXT, [data[:cut], data[cut:]], between)
+
+
+contents = SIZES.map(lambda size: b"c" * size) | st.text(max_size=200).map(str.encode)
+compressed = (
+    contents.map(lambda payload: frame(RSV1 | TEXT, deflated(payload)))
+    | contents.map(lambda payload: frame(RSV1 | BINARY, deflated(payload)))
+    | st.builds(compressed_fragments, contents, st.integers(0, 10), st.just(b"") | controls)
+    | contents.map(lambda payload: wide(RSV1 | BINARY, deflated(payload), 8))
+)
+ill_compressed = st.sampled_from(
+    [
+        *(frame(RSV1 | TEXT, deflated(b"b" * (LONGEST + 1))), frame(RSV1 | TEXT, b"\xff\xff"), frame(RSV1 | TEXT)),
+        *(frame(RSV1 | BINARY, deflated(b"cut short" * 9)[:-3]), frame(RSV1 | PING), frame(RSV1 | CLOSE)),
+        *(compressed_fragments(b"b" * (LONGEST + 1), 3, b""), frame(TEXT, b"a", fin=False) + frame(RSV1, b"b")),
+    ]
+)
+
+
 @st.composite
-def plays(draw: st.DrawFn, ends: st.SearchStrategy[bytes], acts: bool) -> Play:
+def plays(
+    draw: st.DrawFn,
+    ends: st.SearchStrategy[bytes],
+    acts: bool,
+    sound: st.SearchStrategy[bytes] = sound,
+    compressed: bool = False,
+) -> Play:
     data = b"".join(draw(st.lists(sound, max_size=12)))
     data += draw(ends | cut_off)
     data += b"".join(draw(st.lists(sound | closes | broken, max_size=3)))
@@ -294,7 +332,7 @@ def plays(draw: st.DrawFn, ends: st.SearchStrategy[bytes], acts: bool) -> Play:
         at += size
     names = st.sampled_from(["go away", "discard", "ping"])
     where = st.dictionaries(st.integers(0, max(len(pieces) - 1, 0)), names, max_size=2) if acts else st.just({})
-    return Play(pieces, draw(st.booleans()), draw(where))
+    return Play(pieces, draw(st.booleans()), draw(where), compressed)
 
 
 MIDWAY = Play(
@@ -321,6 +359,17 @@ def test_nor_where_the_library_is_given_more_at_once(fed: bool, play: Play, room
     assume(expected.ended is None or expected.ended[0] != 1007)  # we look at texts once a whole slice was parsed
     with mock.patch.object(module, "SLICE", slice_):
         assert play.run(fed=fed, room=room) == expected
+
+
+@pytest.mark.parametrize("fed", [True, False])
+@settings(deadline=None)
+@given(
+    play=plays(closes | broken | ill_compressed, acts=False, sound=sound | compressed, compressed=True),
+    room=st.sampled_from([1, ROOM, 100]),
+)
+def test_nor_where_messages_come_compressed(fed: bool, play: Play, room: int) -> None:
+    with mock.patch.object(module, "SLICE", 1):
+        assert play.run(fed=fed, room=room) == by_the_book(play, fed=fed, room=room)
 
 
 def test_the_library_is_let_go_between_two_messages() -> None:
