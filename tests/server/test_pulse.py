@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from trichannels.seam import open_wake
 from trichannels.server.deadlines import SLICE, Deadlines, keep
 from trichannels.server.flusher import Flusher
 from trichannels.server.frames import PING
@@ -145,10 +146,11 @@ async def test_a_peer_that_has_left_is_forgotten(autojump_clock: trio.testing.Mo
 
 async def test_deadlines_are_kept_in_order_and_leave_turns_to_others(autojump_clock: trio.testing.MockClock) -> None:
     acted: list[tuple[int, float]] = []
-    deadlines = Deadlines[int](5, lambda item: acted.append((item, trio.current_time() - began)))
+    bell = open_wake()
+    deadlines = Deadlines[int](5, lambda item: acted.append((item, trio.current_time() - began)), bell)
     began, turns = trio.current_time(), 0
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep, deadlines)
+        nursery.start_soon(keep, bell, deadlines)
         for item in range(3 * SLICE):
             deadlines.set(item)
         await trio.sleep(1)

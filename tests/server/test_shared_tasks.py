@@ -5,6 +5,7 @@ import logging
 import pytest
 import trio
 
+from trichannels.seam import open_wake
 from trichannels.server.deadlines import Deadlines, keep
 from trichannels.server.flusher import Flusher
 
@@ -50,9 +51,10 @@ async def test_deadlines_go_on(autojump_clock: trio.testing.MockClock, caplog: p
         if item == "broken":
             raise RuntimeError("as no deadline should")
 
-    deadlines: Deadlines[str] = Deadlines(5, act)
+    bell = open_wake()
+    deadlines: Deadlines[str] = Deadlines(5, act, bell)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep, deadlines)
+        nursery.start_soon(keep, bell, deadlines)
         for item in ("broken", "sound"):
             deadlines.set(item)
         await trio.sleep(6)

@@ -1,10 +1,12 @@
 """Moments that are all equally far ahead when they are set, so that the first set is the first due."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Generic, TypeVar
 
 import trio
 
+from ..seam import Wake
 from .contain import LOG
 
 Item = TypeVar("Item")
@@ -14,12 +16,13 @@ SLICE = 64  # acted on before others get a turn
 class Deadlines(Generic[Item]):
     """Calls ``act(item)`` once, ``seconds`` after ``set(item)``, unless it is set again or cleared. No task an item.
 
-    ``act`` must not wait; what it raises is logged. Items are hashable.
+    ``act`` must not wait; what it raises is logged. Items are hashable. ``bell`` rings when there is a first item, and
+    when there is none any more.
     """
 
-    def __init__(self, seconds: float, act: Callable[[Item], object]) -> None:
+    def __init__(self, seconds: float, act: Callable[[Item], object], bell: Wake) -> None:
         self.seconds = seconds
-        self._act = act
+        self._act, self._bell = act, bell
         self._due: dict[Item, float] = {}
 
     def __len__(self) -> int:
@@ -27,18 +30,21 @@ class Deadlines(Generic[Item]):
 
     def set(self, item: Item) -> None:
         """Begin to count for this item, or begin anew."""
+        if not self._due:
+            self._bell.ring()
         self._due.pop(item, None)
         self._due[item] = trio.current_time() + self.seconds
 
     def clear(self, item: Item) -> None:
         """Forget this item."""
-        self._due.pop(item, None)
+        if self._due.pop(item, None) is not None and not self._due:
+            self._bell.ring()
 
     def act(self) -> float:
         """Act on the items that are due, at most ``SLICE``; return the next moment at which one may be."""
         now = trio.current_time()
         for _ in range(SLICE):
-            item, due = next(iter(self._due.items()), (None, now + self.seconds))
+            item, due = next(iter(self._due.items()), (None, inf))
             if item is None or due > now:
                 return due
             del self._due[item]
@@ -49,8 +55,9 @@ class Deadlines(Generic[Item]):
         return now
 
 
-async def keep(*kinds: Deadlines[Item]) -> None:
-    """Act on what is due, for ever. Nothing is lost by cancelling it but what would have been due."""
+async def keep(bell: Wake, *kinds: Deadlines[Item]) -> None:
+    """Act on what is due, for ever; ``bell`` is theirs. A cancellation loses nothing but what would have been due."""
     while True:
-        due = min(deadlines.act() for deadlines in kinds)
-        await trio.sleep_until(due)
+        # Sleeps for good while there is nothing: trio keeps the scopes of others for as long as an earlier moment waits.
+        with trio.CancelScope(deadline=min(deadlines.act() for deadlines in kinds)):
+            await bell.sleep()

@@ -6,6 +6,7 @@ And how long a peer may take to leave once it was asked to.
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..seam import open_wake
 from .deadlines import Deadlines, keep
 from .frames import PING
 from .statistics import Counters
@@ -44,13 +45,14 @@ class Pulse:
     def __init__(self, limits: Limits, counters: Counters) -> None:
         self._counters = counters
         self._number = 0
-        self._resting: Deadlines[Patient] = Deadlines(limits.ping_interval, self._ping)
-        self._expecting: Deadlines[Patient] = Deadlines(limits.pong_timeout, self._missing)
-        self._leaving: Deadlines[Patient] = Deadlines(limits.close_timeout, self._cut)
+        self._bell = open_wake()
+        self._resting: Deadlines[Patient] = Deadlines(limits.ping_interval, self._ping, self._bell)
+        self._expecting: Deadlines[Patient] = Deadlines(limits.pong_timeout, self._missing, self._bell)
+        self._leaving: Deadlines[Patient] = Deadlines(limits.close_timeout, self._cut, self._bell)
 
     async def run(self) -> None:
         """Ping, and cut off whose pong stays out, for ever."""
-        await keep(self._resting, self._expecting, self._leaving)
+        await keep(self._bell, self._resting, self._expecting, self._leaving)
 
     def begin(self, peer: Patient) -> None:
         """Ping this peer from now on."""
