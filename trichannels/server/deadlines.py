@@ -58,6 +58,6 @@ class Deadlines(Generic[Item]):
 async def keep(bell: Wake, *kinds: Deadlines[Item]) -> None:
     """Act on what is due, for ever; ``bell`` is theirs. A cancellation loses nothing but what would have been due."""
     while True:
-        # Sleeps for good while there is nothing: trio keeps the scopes of others for as long as an earlier moment waits.
+        # For good while there is nothing: trio keeps the scopes of others for as long as an earlier moment waits.
         with trio.CancelScope(deadline=min(deadlines.act() for deadlines in kinds)):
             await bell.sleep()
