@@ -19,6 +19,8 @@ NEXT = {
 }
 
 
+# Messages that are handled slowly. While others wait, a client may stay without a pong: that takes as long as it takes.
+SLOWLY = 300
 MOST_WAITING, MOST_WAITING_BYTES = 400, 90_000  # of a consumer's inbox; it may be overshot by what is parsed at once
 
 
@@ -119,8 +121,10 @@ async def echo(receive: Watched, send: Send) -> None:
 async def slow(receive: Watched, send: Send) -> None:
     await _accepted(receive, send)
     receive.when_gone()
+    handled = 0
     while (await receive())["type"] == "websocket.receive":
-        await trio.sleep(2)
+        handled += 1
+        await trio.sleep(2 * (handled < SLOWLY))
 
 
 async def deaf(receive: Watched, send: Send) -> None:
@@ -207,11 +211,12 @@ async def _share(transport: WebSocketTransport | None) -> None:
 
 
 class Consumer(AsyncWebsocketConsumer):
-    """A consumer that echoes, each message after ``pause`` seconds. It is fed, and never calls ``receive()``."""
+    """A consumer that echoes, at first after ``pause`` seconds each. It is fed, and never calls ``receive()``."""
 
     inbox = Inbox(client_messages=16, client_bytes=30_000)
     pause = 0.0
     ended = False
+    handled = 0
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         assert not self.ended
@@ -219,7 +224,8 @@ class Consumer(AsyncWebsocketConsumer):
         waiting = self._instance.mailbox.statistics()
         assert waiting.client_messages < MOST_WAITING, waiting
         assert waiting.client_bytes < MOST_WAITING_BYTES, waiting
-        if self.pause:
+        self.handled += 1
+        if self.pause and self.handled < SLOWLY:
             await trio.sleep(self.pause)
         await self.send(text_data, bytes_data)
 
