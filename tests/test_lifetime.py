@@ -15,6 +15,7 @@ import pytest
 from trio.testing import MockClock
 
 import trichannels
+from trichannels import instance
 from trichannels.bridge import async_to_sync
 from trichannels.consumer import AsyncConsumer
 from trichannels.events import TRANSPORT, Event, Scope
@@ -215,6 +216,8 @@ class Page(AsyncHttpConsumer):
 class Run:
     """One run of a scenario: a peer with a script in front of a consumer, and what to do at the interruption."""
 
+    begun = False
+
     def __init__(self, consumer: type[AsyncConsumer], script: list[str], how: str, *, server: str = "foreign") -> None:
         self.consumer, self.script, self.how = consumer, script, how
         self.extensions = {} if server == "foreign" else {TRANSPORT: self}
@@ -380,9 +383,10 @@ TRIO_ONLY = {name for name in SCENARIOS if "fed" in name.split()}  # as our serv
 
 
 @pytest.fixture(autouse=True)
-def pauses_after_each_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broadcast lets others run now and then; here as often as it can."""
+def frequent_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broadcast, and an instance with much to do, let others run now and then; here as often as they can."""
     monkeypatch.setattr(switchboard, "CHUNK", 1)
+    monkeypatch.setattr(instance, "BURST", 1)
 
 
 @pytest.mark.trio_only

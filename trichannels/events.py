@@ -80,6 +80,9 @@ Feed: TypeAlias = Callable[[Event, int], bool]
 class Feeding(Transport, Protocol):
     """A transport that hands over what comes by itself, so that no task has to wait in ``receive()``."""
 
+    begun: bool
+    """Whether somebody has been told of the connection already, by ``receive()`` or ``feed``."""
+
     async def receive(self) -> Event:
         """ASGI's ``receive``, as the application was given it; not to be called any more after ``feed``."""
 
@@ -106,10 +109,11 @@ def transport_of(scope: Scope) -> Transport | None:
 
 
 def feeding(transport: Transport | None, receive: Receive) -> Feeding | None:
-    """Return the transport if it can hand over what comes, and nobody stands between it and ``receive``."""
-    if hasattr(transport, "feed") and getattr(transport, "receive", None) == receive:
-        return cast(Feeding, transport)
-    return None
+    """Return the transport if it can hand over what comes, and nobody stands, or stood, between it and ``receive``."""
+    if not hasattr(transport, "feed") or getattr(transport, "receive", None) != receive:
+        return None
+    able = cast(Feeding, transport)
+    return None if able.begun else able
 
 
 def as_headers(headers: HeaderInput | None) -> Headers:

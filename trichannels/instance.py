@@ -31,6 +31,7 @@ from .seam import being_cancelled
 
 log = logging.getLogger("trichannels.instance")
 
+BURST = 64  # events handled after which others get a turn, should no handler have waited for anything
 TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
 FOREIGN_PATIENCE = 1.0  # seconds for which a full client side pauses the reading on servers that are not ours
 CLOSE_FRAME_TIMEOUT = 1.0  # seconds for the last frame; shorter, a loop that stands still would change its code
@@ -93,6 +94,7 @@ class Instance:
         self, owner: Owner, scope: Scope, receive: Receive, send: Send, *, layer: ChannelLayer | None = None
     ) -> None:
         self.owner, self.scope, self.layer = owner, scope, layer
+        self._name = type(owner).__qualname__
         self._receive, self._send = receive, send
         self.protocol: str = scope["type"]
         self._goodbye_type = f"{self.protocol}.disconnect"
@@ -124,7 +126,7 @@ class Instance:
         """The consumer, the path and the channel, for reports."""
         where = self.scope.get("path") or self.scope.get("channel") or ""
         channel = f" on channel {self.channel_name}" if self.channel_name else ""
-        return f"{type(self.owner).__qualname__} at {self.protocol} {where}{channel}"
+        return f"{self._name} at {self.protocol} {where}{channel}"
 
     @property
     def state(self) -> str:
@@ -150,7 +152,7 @@ class Instance:
     # ---- what the consumer calls
 
     async def send(self, event: Event) -> None:
-        """Send an ASGI event to the server. Always a checkpoint.
+        """Send an ASGI event to the server. Each call sees a cancellation; others run at least every now and then.
 
         Raises :class:`ConnectionClosed` once the instance is ending or the peer has left.
         """
@@ -214,7 +216,7 @@ class Instance:
         """Return the layer, or raise :class:`InvalidChannelLayerError`."""
         if self.layer is None:
             raise InvalidChannelLayerError(
-                f"{type(self.owner).__qualname__} has no channel layer: give one to "
+                f"{self._name} has no channel layer: give one to "
                 "ProtocolTypeRouter(..., layers={'default': InMemoryChannelLayer()})"
             )
         return self.layer
@@ -282,10 +284,17 @@ class Instance:
                 raise
             finally:
                 self._detach()
-                self.mailbox.let_go()
+                self._let_go()
         if self.error is not None:
             self.error.add_note(f"in {self.described}")
             raise self.error
+
+    def _let_go(self) -> None:
+        """Leave no circle of references: the consumer keeps us, to tell how the socket has ended; we let go of it."""
+        self.mailbox.let_go()
+        if self.nursery is not None:
+            self.nursery.let_go()
+        del self.owner
 
     def _open(self, feeding: Feeding) -> None:
         """Begin to live on our own server, which needs no task beside this one."""
@@ -301,7 +310,7 @@ class Instance:
             if self.transport is not None:
                 self.transport.when_gone(self._peer_gone)
             reading = CancelScope()
-            staff.start_soon(self._pump, reading, name=f"pump of {type(self.owner).__qualname__}")
+            staff.start_soon(self._pump, reading, name=f"pump of {self._name}")
             await self._work()
             reading.cancel()
 
@@ -372,6 +381,8 @@ class Instance:
                 self._handled += 1
                 if from_layer:
                     self._hold_back(-1)
+            if not self._handled % BURST:
+                await checkpoint()
 
     async def _side_by_side(self) -> None:
         """Run up to ``concurrency`` handlers at once; the first one, ``connect``, alone."""
@@ -383,14 +394,13 @@ class Instance:
                     with self._judged():
                         await self._handle(item.open())
                     continue
+                if item.type != "client":
+                    self._hold_back(1)  # now: before the task begins, another event might come
                 crew.start_soon(self._handle_beside, item, slots)
                 await slots.acquire()  # before the next is taken: what waits is the inbox's to bound and to count
 
     async def _handle_beside(self, item: Item, slots: anyio.Semaphore) -> None:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
-        from_layer = item.type != "client"
-        if from_layer:
-            self._hold_back(1)
         try:
             with self._judged():
                 event = item.open()
@@ -400,7 +410,7 @@ class Instance:
                 else:
                     await self._handle_in_turn(key, event)
         finally:
-            if from_layer:
+            if item.type != "client":
                 self._hold_back(-1)
             slots.release()
 

@@ -12,6 +12,10 @@ from anyio.abc import TaskGroup
 from .exceptions import ConnectionClosed
 
 
+def _nobody() -> None:
+    """Nobody wants to know that a nursery was cancelled."""
+
+
 class Nursery:
     """The nursery of an instance: what is started here ends with the socket. It counts its tasks.
 
@@ -29,7 +33,7 @@ class Nursery:
         self,
         spawn: Callable[..., object],
         failed: Callable[[BaseException], BaseException | None] | None = None,
-        ended: Callable[[], None] = lambda: None,
+        ended: Callable[[], None] = _nobody,
     ) -> None:
         self._spawn, self._failed, self._ended, self.tasks = spawn, failed, ended, 0
         self.state: Literal["open", "ending", "over"] = "open"
@@ -75,6 +79,10 @@ class Nursery:
         self.state = "ending"
         if self._scope is not None:
             self._scope.cancel()
+
+    def let_go(self) -> None:
+        """Forget whom to tell, once all is over: references in a circle would live on until they are collected."""
+        self._failed, self._ended = None, _nobody
 
     def _opened(self) -> tuple[CancelScope, anyio.Event]:
         """See to it that there is a group, soon; return its scope, and what tells that it is open."""

@@ -34,7 +34,6 @@ class WebSocketTransport:
         "_bounds",
         "_callbacks",
         "_closed_by_us",
-        "_connected",
         "_denied",
         "_frame",
         "_log",
@@ -46,6 +45,7 @@ class WebSocketTransport:
         "_until",
         "_wall",
         "_wire",
+        "begun",
         "conversation",
     )
 
@@ -60,7 +60,7 @@ class WebSocketTransport:
         peer.common = COMPRESSED if answer.window else COMMON
         self._log: Callable[[int], None] | None = log
         self._turn: trio.Lock | None = None
-        self._connected = self._closed_by_us = False
+        self.begun = self._closed_by_us = False
         self._callbacks: list[Callable[[int, str], None]] = []
         self._bounds: list[CancelScope] = []
         self._denied: Event | None = None
@@ -109,7 +109,7 @@ class WebSocketTransport:
 
     def feed(self, put: Feed) -> None:
         """See :class:`trichannels.events.Feeding`."""
-        self._connected = True
+        self.begun = True
         put({"type": "websocket.connect"}, 0)
         self._peer.put = put
 
@@ -129,10 +129,10 @@ class WebSocketTransport:
 
     async def receive(self) -> Event:
         """Return the next event, in the end ``websocket.disconnect`` as often as asked. Cancelling loses nothing."""
-        if not self._connected or self._peer.ahead or self._peer.ended is not None:
+        if not self.begun or self._peer.ahead or self._peer.ended is not None:
             await trio.lowlevel.checkpoint()  # to wait for news is one, too
-        if not self._connected:
-            self._connected = True
+        if not self.begun:
+            self.begun = True
             return {"type": "websocket.connect"}
         while (event := self._peer.pop()) is None:
             if self._peer.ended is not None:
