@@ -409,6 +409,30 @@ async def test_a_payload_that_cannot_be_made_ends_each_as_a_handler_would(wrong:
         assert "Wrong.price_changed returned dict" in str(errors[0].exc_info)
 
 
+async def test_what_else_a_class_has_is_not_touched_and_private_methods_are_out_of_reach() -> None:
+    class Untouchable:
+        def __get__(self, instance: Any, owner: type) -> Any:
+            raise RuntimeError("not from here")
+
+    class Guarded(Room):
+        settings = Untouchable()
+
+        @shared_payload
+        def _secret(cls, event: Event) -> str:
+            """Never."""
+            return "secret"
+
+    layer = InMemoryChannelLayer()
+    async with LiveServer(routed(Guarded, layer)) as live, live.connect() as client:
+        await client.send_message("hello")
+        assert await client.get_message() == "hello"
+        await layer.group_send("room", {"type": "_secret"})
+        with pytest.raises(ConnectionClosed) as caught:
+            await client.get_message()
+        assert caught.value.reason is not None
+        assert caught.value.reason.code == 1011
+
+
 def test_it_is_for_websocket_consumers() -> None:
     with pytest.raises(RuntimeError) as caught:
 

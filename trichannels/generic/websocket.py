@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from inspect import getattr_static
 from typing import Any
 
 from ..bridge import call, call_soon
@@ -353,8 +354,8 @@ def _shares_of(consumer: Any) -> Shares | None:
     if consumer.websocket_send in _OUR_SENDS:
         found["websocket_send"] = _unchanged
     for name in dir(consumer):
-        handler = getattr(consumer, name)
-        if isinstance(handler, shared_payload):
+        handler = getattr_static(consumer, name, None)  # what else there is may not like to be looked at
+        if isinstance(handler, shared_payload) and not name.startswith("_"):  # events do not reach private methods
             found[name] = handler.serializer(consumer)
 
     @lru_cache(maxsize=1024)
