@@ -59,6 +59,15 @@ def next_frame(
     return data[start] & 0x7F, apply_mask(data[body:end], data[body - 4 : body]), end
 
 
+def whole_length(data: bytes | bytearray, start: int) -> int:
+    """Return how many bytes the client's frame at ``start`` takes; 0 if too little of its head is there to tell."""
+    size = data[start + 1] & 0x7F if len(data) - start > 1 else 127
+    more = 0 if size < 126 else 2 if size == 126 else 8
+    if len(data) - start < 2 + more:
+        return 0
+    return 6 + more + (int.from_bytes(data[start + 2 : start + 2 + more], "big") if more else size)
+
+
 def length_of(size: int) -> int:
     """Return how many bytes of the wire a client's frame with a payload of ``size`` bytes takes at least."""
     return size + (6 if size < 126 else 8 if size <= LONGEST else 14)

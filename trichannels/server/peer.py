@@ -20,7 +20,20 @@ from websockets.server import ServerProtocol
 from ..events import Event
 from .deflate import Inflater, inflate
 from .engine import Engine
-from .frames import BINARY, CLOSE, COMMON, INCOMPLETE, LONGEST, PONG, RSV1, TEXT, frame, length_of, next_frame
+from .frames import (
+    BINARY,
+    CLOSE,
+    COMMON,
+    INCOMPLETE,
+    LONGEST,
+    PONG,
+    RSV1,
+    TEXT,
+    frame,
+    length_of,
+    next_frame,
+    whole_length,
+)
 from .messages import BYTES, Assembler, ReadAhead, message
 from .wire import Wire, nothing
 
@@ -42,6 +55,7 @@ class Protocol(ServerProtocol):
     """
 
     unparsed = 0
+    left = 0  # bytes of the current frame that are still to be given to it, where that matters
 
     @property
     def between_frames(self) -> bool:
@@ -213,9 +227,17 @@ class Peer:
                     continue
                 if opcode == INCOMPLETE:
                     break
-            piece = bytes(raw[at : at + SLICE])
+            protocol = self._protocol or self._begin_protocol()
+            size = SLICE
+            if self.common is not COMMON:  # little may inflate to much: no more than a frame at once
+                protocol.left = protocol.left or whole_length(raw, at)
+                size = min(SLICE, protocol.left)
+                if not size:
+                    break
+            piece = bytes(raw[at : at + size])
             at += len(piece)
-            self._take_by_protocol(self._protocol or self._begin_protocol(), piece)
+            protocol.left -= len(piece)
+            self._take_by_protocol(protocol, piece)
         if self._closed or (self._discarding and not self.opened):
             at = len(raw)
         if at == len(raw):
