@@ -46,7 +46,6 @@ class Ending:
     cause: Cause
     code: int
     reason: str = ""
-    error: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +225,6 @@ class Instance:
         if self.ending is not None:
             return
         self.ending = ending
-        self.error = ending.error
         self.mailbox.direct = self._direct = None
         self._detach()
         if ending.cause == "disconnected":
@@ -286,8 +284,12 @@ class Instance:
                 self._detach()
                 self._let_go()
         if self.error is not None:
-            self.error.add_note(f"in {self.described}")
-            raise self.error
+            error, self.error = self.error, None  # its traceback leads to us
+            error.add_note(f"in {self.described}")
+            try:
+                raise error
+            finally:
+                del error
 
     def _let_go(self) -> None:
         """Leave no circle of references: the consumer keeps us, to tell how the socket has ended; we let go of it."""
@@ -373,9 +375,7 @@ class Instance:
                 shared = self._shared(item) if from_layer and self._shares is not None else None
                 await (self._handling_of(item.open()) if shared is None else self.send(shared))
             except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
-                cancelled = self._weigh(raised)
-                if cancelled is not None:
-                    raise cancelled from None
+                self._sift(raised)
             finally:
                 self._handlers -= 1
                 self._handled += 1
@@ -457,9 +457,16 @@ class Instance:
         try:
             yield
         except BaseException as raised:  # noqa: BLE001 - nothing is lost: each part of it is judged
-            cancelled = self._weigh(raised)
-            if cancelled is not None:
+            self._sift(raised)
+
+    def _sift(self, raised: BaseException) -> None:
+        """Judge each failure in ``raised``, and raise the cancellation that is left, if there is one."""
+        cancelled = self._weigh(raised)
+        if cancelled is not None:
+            try:
                 raise cancelled from None
+            finally:
+                del cancelled, raised  # no cycle through this frame
 
     def _weigh(self, raised: BaseException) -> BaseException | None:
         """Judge each failure in ``raised``; return the cancellation that is left, if there is one."""
@@ -480,7 +487,7 @@ class Instance:
             if self.nursery is None or self.nursery.state == "open":  # else the end has a cause that will be told
                 self.end(Ending("disconnected", error.code, error.reason))
         elif self.error is None:
-            self.end(Ending("failed", 1011, error=error))
+            self.end(Ending("failed", 1011))
             self.error = error
             self._discarded += self.mailbox.close()  # also where it fails while ending: nothing more is handled
         elif error is not self.error:

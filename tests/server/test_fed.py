@@ -16,6 +16,7 @@ from trichannels.instance import BURST
 from trichannels.layers import InMemoryChannelLayer
 from trichannels.routing import ProtocolTypeRouter
 from trichannels.server import Server
+from trichannels.server.contain import LOG
 
 from .support import TEXT, connect, frame, serving
 
@@ -133,7 +134,9 @@ async def test_with_more_handlers_at_once_nothing_overtakes_an_event_whose_handl
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def no_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing but reference counts frees anything; nor does a log keep what failed."""
+    monkeypatch.setattr(LOG, "disabled", True)
     gc.collect()
     gc.disable()
     yield
@@ -164,6 +167,25 @@ class Leaving(Member):
         await self.close(4000)
 
 
+class Failing(Member):
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await super().receive(text_data)
+        raise ValueError("this cannot be")
+
+
+class FailingAside(Failing):
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        self.nursery.start_soon(super().receive, text_data)
+
+
+class Overstaying(Member):
+    disconnect_grace = 0
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await super().receive(text_data)
+        await trio.sleep_forever()
+
+
 class Blocking(WebsocketConsumer):
     groups = ("room",)
 
@@ -171,7 +193,7 @@ class Blocking(WebsocketConsumer):
         self.send("all")
 
 
-@pytest.mark.parametrize("kind", [Member, Crowd, Leaving, Blocking])
+@pytest.mark.parametrize("kind", [Member, Crowd, Leaving, Failing, FailingAside, Overstaying, Blocking])
 async def test_nothing_of_a_socket_outlives_it_even_without_a_garbage_collector(kind: Any, no_collector: None) -> None:
     traces: list[ref[Any]] = []
 
