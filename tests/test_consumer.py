@@ -1321,3 +1321,22 @@ async def test_an_overridden_join_does_not_break_groups() -> None:
     async with InMemoryChannelLayer() as layer, connected(Game, layer=layer) as socket:
         await layer.group_send("lobby", {"type": "join", "who": "Ann"})
         assert await socket.receive_from() == "Ann joins"
+
+
+async def test_a_dispatch_that_is_put_in_place_of_ours_later_sees_every_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(AsyncWebsocketConsumer):
+        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            await self.send("heard")
+
+    seen: list[str] = []
+    ours = AsyncConsumer.dispatch
+
+    async def watching(self: AsyncConsumer, message: Event) -> None:
+        seen.append(message["type"])
+        await ours(self, message)
+
+    monkeypatch.setattr(AsyncConsumer, "dispatch", watching)
+    async with WebsocketCommunicator(Plain.as_asgi(), "/") as socket:
+        await socket.send_to("hello")
+        assert await socket.receive_from() == "heard"
+    assert seen[:2] == ["websocket.connect", "websocket.receive"]

@@ -75,7 +75,7 @@ class AsyncConsumer:
     inbox: Inbox = DEFAULT_INBOX
     channel_layer_alias: str = "default"
     _sync: ClassVar[bool] = False
-    _dispatches_plainly: ClassVar[bool] = True
+    _dispatches_plainly = False
 
     scope: Scope
     channel_layer: ChannelLayer
@@ -84,8 +84,6 @@ class AsyncConsumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        ours = cls.dispatch is AsyncConsumer.dispatch and cls.handler_of is AsyncConsumer.handler_of
-        cls._dispatches_plainly = ours
         for name, (fits, needed) in SETTINGS.items():
             value = vars(cls).get(name)
             ours = name in vars(cls) and hasattr(super(cls, cls), name)
@@ -99,6 +97,9 @@ class AsyncConsumer:
         self._instance = Instance(self, scope, receive, send, layer=layer)
         self.channel_layer = layer if layer is not None else NoLayer()  # type: ignore[assignment]
         self.base_send = self._sender(self._instance)
+        # Looked at for each socket: instrumentation puts its own in place of ours long after a class was made.
+        ways = getattr(self.dispatch, "__func__", None), getattr(self.handler_of, "__func__", None)
+        self._dispatches_plainly = ways == _PLAIN_WAYS
         await self._instance.run()
 
     def _sender(self, instance: Instance) -> Callable[[Event], Any]:
@@ -201,6 +202,9 @@ class AsyncConsumer:
 
     async def layer_resync(self, event: Event) -> None:
         """There may be a gap in the events of ``event["group"]``: fetch afresh what they told."""
+
+
+_PLAIN_WAYS = (AsyncConsumer.dispatch, AsyncConsumer.handler_of)
 
 
 class SyncConsumer(AsyncConsumer):
