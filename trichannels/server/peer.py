@@ -242,8 +242,10 @@ class Peer:
             at = len(raw)
         if at == len(raw):
             self._raw = b""
+        elif isinstance(raw, bytearray):
+            del raw[:at]  # which moves nothing: little at a time may be taken from much
         elif at:
-            self._raw = raw[at:]
+            self._raw = bytearray(memoryview(raw)[at:])
 
     def _regulate(self) -> None:
         if self.wire.lost or self._drained or self.paused:
