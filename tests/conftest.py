@@ -7,6 +7,7 @@ import asyncio
 import gc
 import inspect
 import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ BACKEND = os.environ.get("BACKEND", "trio")
 
 if BACKEND == "trio":
     from pytest_trio.enable_trio_mode import *  # noqa: F403
+
+# Whoever runs the tests under nohup has SIGHUP ignored, and so would every server that they start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):

@@ -62,13 +62,13 @@ def plot(image: Path, text: str) -> None:
     mpl.rcParams["svg.hashsalt"] = "trichannels"  # the same figures make the same file
     from matplotlib import pyplot
 
-    canvas, axes = pyplot.subplots(figsize=(8, 5))
+    canvas, axes = pyplot.subplots(figsize=(9, 5))
     for peer, costs in points(from_json(text)[1]).items():
         axes.loglog(*zip(*costs, strict=True), marker="o", label=PEERS[peer].title)
     axes.set_xlabel("sockets in the group")
     axes.set_ylabel("server CPU for each delivery, µs")
     axes.set_ylim(bottom=1)
     axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))  # beside, where it hides nothing
     canvas.tight_layout()
     canvas.savefig(image, metadata={"Date": None})

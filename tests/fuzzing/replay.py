@@ -95,11 +95,9 @@ async def _run(data: bytes) -> None:
 
 
 async def _serve(connection: Connection, shared: Shared) -> None:
-    async with trio.open_nursery() as beside:
-        beside.start_soon(shared.engine.run)
+    async with shared.engine.running():
         with shared.wall.connections:
             await connection.run()
-        beside.cancel_scope.cancel()
 
 
 async def _do(act: Act, end: MemoryEnd, connection: Connection, shared: Shared) -> None:

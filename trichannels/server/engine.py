@@ -1,6 +1,8 @@
 """What runs beside the connections of one server, once for all of them: reading, joined writes, pings and deadlines."""
 
 import select
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -22,6 +24,14 @@ class Engine:
     def reader_for(self, wire: Wire, nursery: trio.Nursery) -> Reader:
         """Return who reads this connection; a task of its own would run in ``nursery``."""
         return self._poller if self._poller is not None and wire.descriptor >= 0 else TaskReader(nursery)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run for this block."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.run)
+            yield
+            nursery.cancel_scope.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; reports once connections may begin."""

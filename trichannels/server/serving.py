@@ -102,39 +102,25 @@ async def _run(
 ) -> None:
     """Take and serve connections; leaves when the drain is over."""
     with shared.wall.connections:
-        async with trio.open_nursery() as beside:
-            await beside.start(shared.engine.run)
-            await _take_and_serve(server, shared, listeners, listening, shutdown, task_status)
-            beside.cancel_scope.cancel()
+        async with shared.engine.running(), trio.open_nursery() as connections:
 
+            def take(sock: socket.socket, listener: Listener) -> None:
+                shared.counters.accepted += 1
+                connections.start_soon(Connection(shared, sock, listener).run)
 
-async def _take_and_serve(
-    server: Server,
-    shared: Shared,
-    listeners: Sequence[Listener],
-    listening: ExitStack,
-    shutdown: Callable[[], Awaitable[object]] | None,
-    task_status: trio.TaskStatus[Server],
-) -> None:
-    async with trio.open_nursery() as connections:
-
-        def take(sock: socket.socket, listener: Listener) -> None:
-            shared.counters.accepted += 1
-            connections.start_soon(Connection(shared, sock, listener).run)
-
-        with listening:
-            async with trio.open_nursery() as control:
-                for listener in listeners:
-                    control.start_soon(take_connections, listener, take)
-                    LOG.info("listening on %s", listener.address)
-                control.start_soon(_drain_after, shared.context.terminate.wait, server)  # hypercorn's max_requests
-                if shutdown is not None:
-                    control.start_soon(_drain_after, shutdown, server)
-                task_status.started(server)
-                await shared.wall.drained.wait()
-                control.cancel_scope.cancel()
-        await shared.context.terminated.set()
-        connections.start_soon(_send_away, shared)
+            with listening:
+                async with trio.open_nursery() as control:
+                    for listener in listeners:
+                        control.start_soon(take_connections, listener, take)
+                        LOG.info("listening on %s", listener.address)
+                    control.start_soon(_drain_after, shared.context.terminate.wait, server)  # hypercorn's max_requests
+                    if shutdown is not None:
+                        control.start_soon(_drain_after, shutdown, server)
+                    task_status.started(server)
+                    await shared.wall.drained.wait()
+                    control.cancel_scope.cancel()
+            await shared.context.terminated.set()
+            connections.start_soon(_send_away, shared)
 
 
 async def _drain_after(shutdown: Callable[[], Awaitable[object]], server: Server) -> None:
