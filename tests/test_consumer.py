@@ -602,6 +602,18 @@ async def test_a_client_side_that_is_full_for_a_moment_loses_nothing(autojump_cl
     assert [text for text in seen if "begins" in str(text)] == [f"{number} begins" for number in range(4)]
 
 
+async def test_a_refusal_that_is_left_unfinished_is_not_closed_as_well() -> None:
+    class Unfinished(AsyncWebsocketConsumer):
+        async def connect(self) -> None:
+            await self.base_send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+            await self.base_send({"type": "websocket.http.response.body", "body": b"no ", "more_body": True})
+            raise StopConsumer
+
+    sent: list[Event] = []
+    await Unfinished()({"type": "websocket"}, eager([{"type": "websocket.connect"}]), keep(sent))
+    assert [event["type"] for event in sent] == ["websocket.http.response.start", "websocket.http.response.body"]
+
+
 async def test_a_burst_is_no_slowness_on_a_server_that_gives_all_at_once() -> None:
     seen: list[Any] = []
     sent: list[Event] = []

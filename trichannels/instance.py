@@ -165,9 +165,8 @@ class Instance:
             if self.ending is not None:
                 # The end overtook it while it was on its way: no mistake, whatever the server calls it.
                 raise ConnectionClosed(self.ending.code, self.ending.reason) from error
-            if isinstance(error, OSError) and not isinstance(
-                error, ConnectionClosed
-            ):  # ASGI spec 2.4: the peer is gone
+            foreign = isinstance(error, OSError) and not isinstance(error, ConnectionClosed)
+            if foreign:  # ASGI spec 2.4: the peer is gone
                 raise ConnectionClosed from error
             raise
         if event["type"] != "websocket.send":
@@ -188,9 +187,10 @@ class Instance:
             if self._shares is not None and self._may_write_through():
                 self._direct = cast(Broadcasting, self.transport).share(self._shares)
                 self._write_through()
-        elif event["type"] in ("websocket.close", "websocket.http.response.body") and not event.get("more_body"):
+        elif event["type"] in ("websocket.close", "websocket.http.response.body"):
             self._closed = True
-            self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
+            if not event.get("more_body"):
+                self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
 
     def _may_write_through(self) -> bool:
         """Say whether nobody stands between the instance and the transport itself."""

@@ -4,7 +4,7 @@ import copy
 import logging
 import struct
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -681,6 +681,9 @@ async def test_malformed_events_are_refused_and_the_socket_lives() -> None:
                 await send({"type": "websocket.send", **wrong})
         with pytest.raises(BadEvent):
             await send({"type": "websocket.close", "code": 1005})
+        for no_event in (None, "text", {"text": "a"}, {"type": 3, "text": "a"}):
+            with pytest.raises(BadEvent, match="an ASGI event is a dict with a 'type'"):
+                await send(cast(Any, no_event))
         await send({"type": "websocket.send", "text": "fine"})
 
     async with serving(Wrapped(app)) as server, await connect(server) as client:

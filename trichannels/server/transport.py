@@ -162,7 +162,7 @@ class WebSocketTransport:
                 await self._wire.room()
         if peer.ended is not None and conversation.state != "closed":
             raise ConnectionClosed(*peer.ended)
-        text = event.get("text")
+        text = event.get("text") if type(event) is dict else None
         if (
             type(text) is str
             and event.get("bytes") is None
