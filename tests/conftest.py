@@ -22,8 +22,9 @@ BACKEND = os.environ.get("BACKEND", "trio")
 if BACKEND == "trio":
     from pytest_trio.enable_trio_mode import *  # noqa: F403
 
-# Whoever runs the tests under nohup has SIGHUP ignored, and so would every server that they start.
+# nohup ignores SIGHUP, a shell's background job SIGINT, and so would every server that the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
