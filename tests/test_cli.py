@@ -327,6 +327,8 @@ def accepts(host: str, port: int) -> bool:
         socket.create_connection((host, port)).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:  # it closed just then: who asks again is refused
+        pass
     return True
 
 
