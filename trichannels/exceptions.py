@@ -12,6 +12,9 @@
     ├── MessageTooLarge                            a message is over its size limit
     ├── ChannelFull                                the channel is at capacity; nothing was queued
     ├── LayerClosed                (RuntimeError)  the layer is not open
+    ├── LayerUnreachable                           the layer's server did not take it in time; nothing was done
+    │   └── OutcomeUnknown                         it was handed over, and the answer was lost: done, or not
+    ├── LayerRefused                               the layer's server answered with an error
     ├── InvalidChannelLayerError   (ValueError)    a layer that is configured wrongly, or not at all
     ├── ConfigError                (ValueError)    a server option, command line or consumer's setting that is wrong
     ├── InvalidRoute               (ValueError)    a route that cannot work, found where it is made
@@ -109,6 +112,29 @@ class LayerClosed(TrichannelsError, RuntimeError):
             f"{layer} is not open: use it inside 'async with layer:', or give it to "
             "ProtocolTypeRouter(..., layers={'default': layer}), which opens it with the server"
         )
+
+
+class LayerUnreachable(TrichannelsError):
+    """The server behind a layer could not be reached in time. What was asked for was not done; try again later."""
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where}: {problem}")
+        self.where, self.problem = where, problem
+
+
+class OutcomeUnknown(LayerUnreachable):
+    """The connection broke, or the deadline passed, after the command was written: it was carried out, or was not."""
+
+
+class LayerRefused(TrichannelsError):
+    """The server behind a layer answered with an error: no permission, out of memory, a wrong type, ...
+
+    ``code`` is the first word of the answer, such as ``"OOM"`` or ``"NOPERM"``.
+    """
+
+    def __init__(self, where: str, answer: str, advice: str = "") -> None:
+        super().__init__(f"{where} answered: {answer}" + (f" ({advice})" if advice else ""))
+        self.where, self.answer, self.code = where, answer, answer.partition(" ")[0]
 
 
 class InvalidChannelLayerError(TrichannelsError, ValueError):
