@@ -22,6 +22,8 @@ FLOORS = {
         "events",
         "inbox",
         "layers.base",
+        "layers.background",
+        "layers.group_log",
         "layers.serializers",
         "layers.history",
         "layers.recovery",

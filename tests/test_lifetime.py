@@ -22,8 +22,9 @@ from trichannels.events import TRANSPORT, Event, Scope
 from trichannels.exceptions import ConnectionClosed, StopConsumer
 from trichannels.generic.http import AsyncHttpConsumer
 from trichannels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
-from trichannels.inbox import Inbox
+from trichannels.inbox import Inbox, Mailbox
 from trichannels.layers import switchboard
+from trichannels.layers.history import History
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.protocol import Conversation
 from trichannels.seam import backend
@@ -430,6 +431,17 @@ async def flush(run: Run) -> None:
         await run.layer.flush()
 
 
+async def tell_on_record(run: Run) -> None:
+    """Two senders at once, to a group with history that is served in parts."""
+    layer = InMemoryChannelLayer(history={"*": History()})
+    async with layer, anyio.create_task_group() as group:
+        for _ in range(3):
+            box = Mailbox()
+            await layer.join("group", layer.attach(box))
+        for _ in range(2):
+            group.start_soon(layer.group_send, "group", {"type": "told"})
+
+
 @pytest.mark.trio_only
 def test_every_await_of_the_lifetime_code_was_interrupted() -> None:
     """The list of awaits comes from the source, so that a new one cannot slip by."""
@@ -439,8 +451,9 @@ def test_every_await_of_the_lifetime_code_was_interrupted() -> None:
     for scenario in SCENARIOS:
         for _, instrument in interrupted(scenario, "cancel", 0):
             wanted -= instrument.lines
-    for instrument in every_step(flush, partial(Run, Room, [], "cancel"), clock=None):
-        wanted -= instrument.lines
+    for aside in (flush, tell_on_record):
+        for instrument in every_step(aside, partial(Run, Room, [], "cancel"), clock=None):
+            wanted -= instrument.lines
     source = {file.name: file.read_text().splitlines() for file in files}
     missed = [f"{name}:{line}: {source[name][line - 1].strip()}" for name, line in sorted(wanted)]
     assert not missed, missed

@@ -11,6 +11,7 @@ from .exceptions import BadEvent, ConfigError, InvalidChannelLayerError, NoHandl
 from .inbox import DEFAULT_INBOX, Inbox
 from .instance import Instance, InstanceStatistics
 from .layers.base import ChannelLayer
+from .layers.history import Position, Recovery
 from .layers.registry import get_channel_layer
 from .nursery import Nursery
 
@@ -183,9 +184,19 @@ class AsyncConsumer:
         """Send an ASGI event; raises :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended."""
         await self.base_send(message)
 
-    async def join(self, group: str) -> None:
-        """Enter a group: its events arrive as handler calls. In force on return; left by itself at the end."""
-        await self._instance.join(group)
+    @property
+    def position(self) -> Position | None:
+        """In a handler: where its event stands in the history of its group; None where there is no history."""
+        return self._instance.position
+
+    async def join(self, group: str, since: Position | None = None) -> Recovery:
+        """Enter a group: its events arrive as handler calls. In force on return; left by itself at the end.
+
+        ``since``, for groups with history: a position up to which the client has seen it all. What it missed is then
+        handled first, in order; if that cannot be proven to be all, ``recovered`` is False, and nothing is handled.
+        Cancelled, it has joined nothing.
+        """
+        return await self._instance.join(group, since)
 
     async def leave(self, group: str) -> None:
         """Leave a group."""
@@ -235,9 +246,9 @@ class SyncConsumer(AsyncConsumer):
         """Send an ASGI event and wait until the server has taken it."""
         self.base_send(message)
 
-    def join(self, group: str) -> None:  # type: ignore[override]
+    def join(self, group: str, since: Position | None = None) -> Recovery:  # type: ignore[override]
         """Enter a group, and wait until the membership is in force."""
-        call(self._instance.join, group)
+        return call(self._instance.join, group, since)
 
     def leave(self, group: str) -> None:  # type: ignore[override]
         """Leave a group."""

@@ -9,6 +9,7 @@
     ├── NoHandler                  (ValueError)    no method of the consumer takes this event type
     ├── InvalidName                (TypeError)     a channel or group name breaks the rules
     ├── UnserializableMessage      (TypeError)     a message would not come back as it was sent
+    ├── UnreadableMessage          (ValueError)    what arrived cannot be decrypted, or is no message of ours
     ├── MessageTooLarge                            a message is over its size limit
     ├── ChannelFull                                the channel is at capacity; nothing was queued
     ├── LayerClosed                (RuntimeError)  the layer is not open
@@ -87,6 +88,14 @@ class UnserializableMessage(TrichannelsError, TypeError):
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"the message cannot be sent: {path} {problem}")
         self.path, self.problem = path, problem
+
+
+class UnreadableMessage(TrichannelsError, ValueError):
+    """What arrived cannot be read as a message: another key, another format, another sender; ``problem`` says more."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"a message cannot be read: {problem}")
+        self.problem = problem
 
 
 class MessageTooLarge(TrichannelsError):

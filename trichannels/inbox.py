@@ -8,12 +8,12 @@ or waits for longer than the layer's ``expiry``, is counted and told in one rese
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from math import inf
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from .events import Event, Serializer
 from .exceptions import InvalidChannelLayerError
@@ -23,6 +23,18 @@ Message: TypeAlias = dict[str, Any]
 
 OVERHEAD = 64  # bytes that a message of the client counts beside its own
 POLICIES = ("disconnect", "drop_newest", "drop_oldest", "latest")
+
+
+class Place(Protocol):
+    """Where an event stands in its group's history: ``layers.history.Position``, of which nothing here knows more."""
+
+    @property
+    def offset(self) -> int:
+        """The event's number, from 1."""
+
+    @property
+    def epoch(self) -> str:
+        """The name of the history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,7 @@ class Ledger:
 class Envelope:
     """One event on its way to many: encoded once, opened by each reader for itself."""
 
-    __slots__ = ("_decode", "_seen", "_sent", "frames", "group", "payload", "size", "type", "until")
+    __slots__ = ("_decode", "_seen", "_sent", "frames", "group", "payload", "position", "size", "type", "until")
 
     def __init__(
         self,
@@ -72,8 +84,10 @@ class Envelope:
         kind: str = "",
         group: str | None = None,
         until: float = inf,
+        position: Place | None = None,
     ) -> None:
         self.payload, self.size, self.type, self.group = payload, len(payload), kind, group
+        self.position = position  # where in its group's history it stands, if that has one
         self.until = until  # the loop's time at which it is too old to be read
         self._decode = decode
         self._seen: Message | None = None
@@ -106,6 +120,7 @@ class Received:
 
     __slots__ = ("event", "size")
     type = "client"
+    position = None
 
     def __init__(self, event: MutableMapping[str, Any], size: int) -> None:
         self.event, self.size = event, size
@@ -120,6 +135,7 @@ class Dropped:
 
     __slots__ = ("bytes", "count", "groups")
     type = "layer.dropped"
+    position = None
 
     def __init__(self) -> None:
         self.count = self.bytes = 0
@@ -130,7 +146,51 @@ class Dropped:
         return {"type": self.type, "count": self.count, "bytes": self.bytes, "groups": sorted(self.groups)}
 
 
-Item: TypeAlias = Envelope | Received | Dropped
+class Resync:
+    """Tells, in line, that events of a group may be missing and cannot be had again.
+
+    One waits for each group: who reads it will fetch afresh what a second gap behind it has taken, too.
+    """
+
+    __slots__ = ("group",)
+    type = "layer.resync"
+    position = None
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+
+    def open(self) -> Message:
+        """Return ``{"type": "layer.resync", "group": …, "recovered": False}``."""
+        return {"type": self.type, "group": self.group, "recovered": False}
+
+
+class Lapsed:
+    """Tells the reader of a subscription that its room was too small: what it missed is to be read from the history."""
+
+    __slots__ = ("group",)
+    type = "layer.lapsed"
+    position = None
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+
+    def open(self) -> Message:
+        """Return what it comes to for a reader who cannot read histories."""
+        return {"type": Resync.type, "group": self.group, "recovered": False}
+
+
+class Replay:
+    """Events of a history, in line where they belong. They are read one by one, and count for no bound of the inbox:
+    who comes back would else overrun it, be sent away, and come back to the same.
+    """
+
+    __slots__ = ("envelopes",)
+
+    def __init__(self, envelopes: Iterable[Envelope]) -> None:
+        self.envelopes = deque(envelopes)
+
+
+Item: TypeAlias = Envelope | Received | Dropped | Resync | Lapsed
 
 
 @lru_cache(maxsize=4096)
@@ -150,6 +210,7 @@ class Inbox:
     ``"latest"`` (or ``Latest(key)``), ``"disconnect"`` (the socket closes with 1013), or a dict of group patterns
     (``fnmatch``; the first that fits) to policies. Direct sends to a channel match as the group ``""``. An event pushes
     out only events whose own policy is ``"drop_oldest"`` or ``"latest"``; if none of these waits, it is dropped itself.
+    For groups with history the policy is always ``"disconnect"``: their events are recovered, never dropped.
     ``client_messages``, ``client_bytes``: the client side; beyond them the socket is not read.
     """
 
@@ -222,6 +283,7 @@ class Mailbox:
         "_client_open",
         "_dropped",
         "_items",
+        "_lapsed",
         "_latest",
         "_layer_bytes",
         "_layer_count",
@@ -231,7 +293,9 @@ class Mailbox:
         "_paused",
         "_plain",
         "_reader",
+        "_resyncs",
         "_room",
+        "_special",
         "conflated",
         "direct",
         "ledger",
@@ -253,11 +317,14 @@ class Mailbox:
         self.direct: Callable[[Envelope], bool] | None = None  # tried first, while no event of the layer waits
         self.passed = 0  # events that ``direct`` took
         self.resume: Callable[[], None] | None = None  # called when there is room again after ``take`` said no
-        self._items: deque[Item] = deque()
+        self._items: deque[Item | Replay] = deque()
         self._client_count = self._client_bytes = self._layer_count = self._layer_bytes = 0
         self._client_open = self._layer_open = True
         self._dropped = 0
         self._notice: Dropped | None = None
+        self._resyncs: set[str] = set()  # groups whose Resync waits
+        self._lapsed: set[str] = set()  # groups with history that wait for their reader to catch up
+        self._special = 0  # notices, and parts of histories, that wait: nothing may overtake them
         self._latest: dict[Hashable, Envelope] = {}
         self._now = loop_clock()
         self._reader = open_wake()
@@ -317,13 +384,17 @@ class Mailbox:
         if not self._layer_open:
             self.ledger.undeliverable += 1
             return False
-        if self.direct is not None and not self._layer_count and self._notice is None and self.direct(envelope):
+        if self.direct is not None and not self._layer_count and not self._special and self.direct(envelope):
             self.ledger.delivered += 1
             self.passed += 1
             return True
+        if self._lapsed and envelope.group in self._lapsed and envelope.position is not None:
+            return False  # its reader will find it in the history
         if self._plain and self._layer_count < self.messages and self._layer_bytes + envelope.size <= self.limits.bytes:
             self._queue(envelope)  # nearly always; below, it would come to the same
             return True
+        if envelope.position is not None:
+            return self._deliver_positioned(envelope)
         policy = self.limits.policy_for(envelope.group)
         key = _key_of(policy, envelope)
         if key is not None and self._replace(key, envelope):
@@ -334,6 +405,53 @@ class Mailbox:
             self._latest[key] = envelope
         self._queue(envelope)
         return True
+
+    def _deliver_positioned(self, envelope: Envelope) -> bool:
+        """Queue an event of a group with history. Nothing of it is ever dropped by itself: a full inbox ends the
+        instance, whose client then recovers; a subscription reads from the history what does not fit.
+        """
+        if not self._fits(envelope):
+            self._expire()
+        if self._fits(envelope):
+            self._queue(envelope)
+            return True
+        if self.overrun is not None:
+            self._count_drop(envelope)
+            self.overrun()
+        elif envelope.group is not None:
+            self._lapsed.add(envelope.group)
+            self._append_special(Lapsed(envelope.group))
+        return False
+
+    def enter(self, group: str, events: Iterable[Envelope] = ()) -> None:
+        """The owner has entered a group with history: what it missed comes first, in line and outside of all bounds."""
+        self._lapsed.discard(group)
+        replay = Replay(events)
+        if replay.envelopes and self._layer_open:
+            self.ledger.delivered += len(replay.envelopes)
+            self._append_special(replay)
+
+    def has_lapsed(self, group: str) -> bool:
+        """Say whether events of ``group`` are no longer queued, until the reader has caught up."""
+        return group in self._lapsed
+
+    def resync(self, group: str) -> None:
+        """Tell, in line, that events of ``group`` may be missing; once, however often, until it is read."""
+        if self._layer_open and group not in self._resyncs:
+            self._resyncs.add(group)
+            self._append_special(Resync(group))
+
+    def _append_special(self, item: "Resync | Lapsed | Replay | Dropped") -> None:
+        self._items.append(item)
+        self._special += 1
+        self._reader.ring()
+
+    def put_back(self, lapsed: Lapsed) -> None:
+        """Give back what was read, to be read again next."""
+        if self._layer_open:
+            self._items.appendleft(lapsed)
+            self._special += 1
+            self._reader.ring()
 
     def _queue(self, envelope: Envelope) -> None:
         self._items.append(envelope)
@@ -386,7 +504,9 @@ class Mailbox:
     def _drop_oldest(self) -> bool:
         """Drop the oldest event whose own policy lets it go; False if none does."""
         for index, item in enumerate(self._items):
-            if isinstance(item, Envelope) and _yields(self.limits.policy_for(item.group)):
+            if not isinstance(item, Envelope) or item.position is not None:
+                continue
+            if _yields(self.limits.policy_for(item.group)):
                 del self._items[index]
                 self._taken(item)
                 self._count_drop(item)
@@ -407,8 +527,7 @@ class Mailbox:
         self._dropped += 1
         if self._notice is None:
             self._notice = Dropped()
-            self._items.append(self._notice)
-            self._reader.ring()
+            self._append_special(self._notice)
         self._notice.count += 1
         self._notice.bytes += envelope.size
         if envelope.group is not None:
@@ -443,13 +562,23 @@ class Mailbox:
                 if self._paused or self._room is not None:
                     self._tell_of_room()
                 return item
+            if isinstance(item, Replay):
+                return self._next_of(item)
             self._taken(item)
             if type(item) is not Envelope or item.until > self._now():
                 return item
             self._count_expired(item)
         return None
 
-    def _taken(self, item: Item) -> None:
+    def _next_of(self, replay: Replay) -> Envelope:
+        envelope = replay.envelopes.popleft()
+        if replay.envelopes:
+            self._items.appendleft(replay)
+        else:
+            self._special -= 1
+        return envelope
+
+    def _taken(self, item: "Item | Replay") -> None:
         if isinstance(item, Envelope):
             self._layer_count -= 1
             self._layer_bytes -= item.size
@@ -457,7 +586,11 @@ class Mailbox:
                 key = _key_of(self.limits.policy_for(item.group), item)
                 if self._latest.get(key) is item:
                     del self._latest[key]
-        else:
+            return
+        self._special -= 1
+        if isinstance(item, Resync):
+            self._resyncs.discard(item.group)
+        elif isinstance(item, Dropped):
             self._notice = None
 
     @property
@@ -478,7 +611,8 @@ class Mailbox:
         self._items = deque(item for item in self._items if isinstance(item, Received))
         self._layer_count = self._layer_bytes = 0
         self._latest = {}
-        self._notice = None
+        self._notice, self._special = None, 0
+        self._resyncs.clear()
 
     def finish(self) -> None:
         """No more will come from the client: ``get`` returns None after the last item."""

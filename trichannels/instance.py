@@ -15,6 +15,7 @@ Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
@@ -24,12 +25,16 @@ from anyio.lowlevel import checkpoint
 
 from .events import Broadcasting, Event, Feeding, Receive, Scope, Send, Shared, Shares, feeding, transport_of
 from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
-from .inbox import OVERHEAD, Envelope, Inbox, InboxStatistics, Item, Mailbox
+from .inbox import OVERHEAD, Envelope, Inbox, InboxStatistics, Item, Mailbox, Place
 from .layers.base import ChannelLayer
+from .layers.history import Position, Recovery
 from .nursery import Nursery, collapsed, sort_out
 from .seam import being_cancelled
 
 log = logging.getLogger("trichannels.instance")
+
+# where handlers run side by side
+_POSITION: ContextVar[Place | None] = ContextVar("trichannels_position", default=None)
 
 BURST = 64  # events handled after which others get a turn, should no handler have waited for anything
 TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
@@ -114,6 +119,7 @@ class Instance:
         self._handlers = self._handled = self._discarded = 0
         self._from_layer = 0  # handlers that have an event of the layer: no later one may overtake it
         self._sequences: dict[Hashable, anyio.Event] = {}
+        self._position: Place | None = None  # of the event that is handled, one at a time
 
     def __repr__(self) -> str:
         return f"<Instance {self.described} {self.state}>"
@@ -133,6 +139,12 @@ class Instance:
         if self.ending is not None:
             return self.ending.cause
         return "open" if self._accepted or self.protocol != "websocket" else "connecting"
+
+    @property
+    def position(self) -> Position | None:
+        """Where the event of the layer that is being handled stands in its group's history; None if it has none."""
+        place = _POSITION.get() if self.owner.concurrency > 1 else self._position
+        return None if place is None else Position(place.offset, place.epoch)
 
     def statistics(self) -> InstanceStatistics:
         """Return what the instance holds and has handled."""
@@ -200,12 +212,12 @@ class Instance:
         """Let events that are frames already go straight to the socket, unless they would overtake another."""
         self.mailbox.direct = None if self._from_layer or self.ending is not None else self._direct
 
-    async def join(self, group: str) -> None:
+    async def join(self, group: str, since: Position | None = None) -> Recovery:
         """Enter a group; in force when this returns, left by itself when the socket ends."""
-        layer = self.need_layer()
-        await layer.group_add(group, self.channel_name)
+        recovery = await self.need_layer().join(group, self.channel_name, since)
         if self.ending is not None:
             raise ConnectionClosed(self.ending.code, self.ending.reason)
+        return recovery
 
     async def leave(self, group: str) -> None:
         """Leave a group."""
@@ -370,6 +382,7 @@ class Instance:
             from_layer = item.type != "client"
             if from_layer:
                 self._hold_back(1)
+                self._position = item.position
             self._handlers += 1
             try:
                 shared = self._shared(item) if from_layer and self._shares is not None else None
@@ -403,6 +416,7 @@ class Instance:
         """Run one of several handlers; those with one ``order_key`` follow each other."""
         try:
             with self._judged():
+                _POSITION.set(item.position)
                 event = item.open()
                 key = self.owner.order_key(event)
                 if key is None:

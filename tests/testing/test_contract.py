@@ -10,7 +10,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from trichannels.inbox import Envelope
-from trichannels.layers.base import ChannelLayer, Position
+from trichannels.layers.base import ChannelLayer
+from trichannels.layers.history import Position, Recovery
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.layers.serializers import Message
 from trichannels.testing.layers import LayerContract
@@ -28,7 +29,7 @@ class Losing(InMemoryChannelLayer):
 class Halved(InMemoryChannelLayer):
     """Sends to half of a group, awaits, then sends to the rest."""
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         self.require_open()
         members = list(self.board.groups.get(group, {}).values())
         for member in members:
@@ -56,7 +57,7 @@ class Forgetful(InMemoryChannelLayer):
 class Unordered(InMemoryChannelLayer):
     """Holds messages back at random."""
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         await super().send(channel, message)
         buffer = self.board.buffers.get(channel)
         if buffer:
@@ -66,13 +67,14 @@ class Unordered(InMemoryChannelLayer):
 class LateJoin(InMemoryChannelLayer):
     """Says that a join is in force before it is."""
 
-    async def group_add(self, group: str, channel: str) -> None:
+    async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
         self.pending = (group, channel)
+        return Recovery(group, None, True)
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         position = await super().group_send(group, message)
         if hasattr(self, "pending"):
-            await super().group_add(*self.pending)
+            await super().join(*self.pending)
         return position
 
 
@@ -93,7 +95,7 @@ class Bottomless(InMemoryChannelLayer):
 class Everlasting(InMemoryChannelLayer):
     """Forgets to let messages expire."""
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         self.expiry = 1000
         await super().send(channel, message)
 
@@ -118,7 +120,7 @@ class Repeating(InMemoryChannelLayer):
 class Unguarded(InMemoryChannelLayer):
     """Works outside its block, or seems to."""
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         if self.opened:
             await super().send(channel, message)
 
@@ -134,7 +136,7 @@ class Impatient(InMemoryChannelLayer):
 class Nameless(InMemoryChannelLayer):
     """Checks no names."""
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         self.require_open()
         await self.board.fan_out(group, self.seal(message, group))
         return None
@@ -143,7 +145,7 @@ class Nameless(InMemoryChannelLayer):
 class Duplicating(InMemoryChannelLayer):
     """Counts a member twice that joins twice."""
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         await super().group_send(group, message)
         return await super().group_send(group, message)
 

@@ -5,18 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..inbox import Inbox, Latest
-    from .base import ChannelLayer, Position, Subscription
+    from .base import ChannelLayer, Subscription
+    from .history import History, Position, Recovery
     from .memory import InMemoryChannelLayer
     from .registry import get_channel_layer
 
-__all__ = ["ChannelLayer", "InMemoryChannelLayer", "Inbox", "Latest", "Position", "Subscription", "get_channel_layer"]
+__all__ = [
+    "ChannelLayer",
+    "History",
+    "InMemoryChannelLayer",
+    "Inbox",
+    "Latest",
+    "Position",
+    "Recovery",
+    "Subscription",
+    "get_channel_layer",
+]
 
 _HOMES = {
     "ChannelLayer": ".base",
+    "History": ".history",
     "InMemoryChannelLayer": ".memory",
     "Inbox": "..inbox",
     "Latest": "..inbox",
-    "Position": ".base",
+    "Position": ".history",
+    "Recovery": ".history",
     "Subscription": ".base",
     "get_channel_layer": ".registry",
 }

@@ -6,24 +6,27 @@ A layer carries events *between* application instances. The rules, in prose:
 - A message is a dict that survives the serializer; it is encoded once, when it is sent. Each reader gets its own copy.
 - Joining returns when the membership is in force: what is sent afterwards is received. Leaving is local and immediate.
 - Order is kept per sender and group. Delivery is at most once. What a bound drops is counted and told.
+- A group with history gives each event a position. A gap in it is closed from the history, or told: never hidden.
 - ``ChannelFull`` is raised where the sender can know: for direct sends to a channel of this process.
 - Types that begin with ``layer.`` belong to the layer; nobody can send them.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from ..exceptions import BadEvent, InvalidChannelLayerError, InvalidName, LayerClosed
-from ..inbox import DEFAULT_INBOX, Envelope, Inbox, InboxStatistics, Ledger, Mailbox
+from ..inbox import DEFAULT_INBOX, Envelope, Inbox, InboxStatistics, Lapsed, Ledger, Mailbox
+from .background import Background
+from .history import History, Position, Recovery, checked_histories, history_of
 from .serializers import Message, MsgpackSerializer, Serializer
 
 MAX_NAME_LENGTH = 100
@@ -54,14 +57,6 @@ def _require(kind: str, pattern: re.Pattern[str], name: object) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a group's history stands: ``offset`` counts its events from 1, ``epoch`` names the history."""
-
-    offset: int
-    epoch: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerStatistics:
     """What a layer holds now, and its totals since it was opened."""
@@ -84,24 +79,55 @@ class Subscription:
     """The events of some groups, one message dict after the other; what ``subscribe`` yields.
 
     Cancelling a wait loses nothing. When events were dropped for want of room, a ``{"type": "layer.dropped"}`` event
-    says so in its place. Iterating after the layer has closed raises :class:`LayerClosed`.
+    says so in its place; of a group with history nothing is dropped: what did not fit is read from the history when its
+    turn comes. What cannot be had again is told by ``{"type": "layer.resync", "group": …, "recovered": False}``.
+    Iterating after the layer has closed raises :class:`LayerClosed`.
+
+    ``positions``: where the subscription stands in each group with history. ``recoveries``: what entering the groups
+    came to, by group.
     """
 
-    def __init__(self, mailbox: Mailbox, layer: str, groups: tuple[str, ...]) -> None:
-        self._mailbox, self._layer, self.groups = mailbox, layer, groups
+    def __init__(self, mailbox: Mailbox, layer: "ChannelLayer", channel: str, groups: tuple[str, ...]) -> None:
+        self._mailbox, self._layer, self._channel, self.groups = mailbox, layer, channel, groups
+        self.positions: dict[str, Position] = {}
+        self.recoveries: dict[str, Recovery] = {}
 
     def __repr__(self) -> str:
         return f"<Subscription to {', '.join(self.groups)}: {self._mailbox!r}>"
+
+    async def _enter(self, group: str, since: Position | None) -> None:
+        recovery = await self._layer.join(group, self._channel, since)
+        self.recoveries[group] = recovery
+        if recovery.position is not None:
+            self.positions[group] = since if since is not None and recovery.recovered else recovery.position
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 
     async def __anext__(self) -> Message:
         await checkpoint()  # events that wait already must not let a reader run on for ever
-        item = await self._mailbox.get()
-        if item is None:
-            raise LayerClosed(self._layer)
-        return dict(item.open())
+        while True:
+            item = await self._mailbox.get()
+            if item is None:
+                raise LayerClosed(type(self._layer).__name__)
+            if isinstance(item, Lapsed):
+                await self._catch_up(item)
+                continue
+            if item.position is not None and item.group is not None:
+                self.positions[item.group] = Position(item.position.offset, item.position.epoch)
+            return dict(item.open())
+
+    async def _catch_up(self, lapsed: Lapsed) -> None:
+        """Read from the history what there was no room for; if that fails, it is tried again by the next reader."""
+        try:
+            recovery = await self._layer.join(lapsed.group, self._channel, self.positions.get(lapsed.group))
+        except BaseException:
+            self._mailbox.put_back(lapsed)
+            raise
+        if not recovery.recovered:
+            self._mailbox.resync(lapsed.group)
+            if recovery.position is not None:
+                self.positions[lapsed.group] = recovery.position
 
     async def receive(self) -> Message:
         """Wait for the next event."""
@@ -130,10 +156,18 @@ class InUse:
             layer._idle.set()
 
 
+class Follows(Protocol):
+    """The part of a switchboard that tells who is where."""
+
+    def follows(self, group: str, channel: str) -> bool:
+        """Say whether a channel is in a group, and gets all that is sent to it."""
+
+
 class ChannelLayer(ABC):
     """What every layer offers. ``capacity`` counts messages, ``expiry`` and ``group_expiry`` are seconds.
 
     ``channel_capacity`` maps channel patterns (``fnmatch``, or compiled regular expressions) to capacities.
+    ``history`` maps group patterns (``fnmatch``; the first that fits) to what is kept of such groups' events.
     """
 
     extensions: ClassVar[tuple[str, ...]] = ("groups", "flush")
@@ -147,7 +181,9 @@ class ChannelLayer(ABC):
         expiry: float = 60,
         group_expiry: float = 86400,
         serializer: Serializer | None = None,
+        history: Mapping[str, History] | None = None,
     ) -> None:
+        self.histories = checked_histories(history)
         self.capacity = int(_positive("capacity", capacity))
         self.expiry = _positive("expiry", expiry)
         self.group_expiry = _positive("group_expiry", group_expiry)
@@ -160,6 +196,7 @@ class ChannelLayer(ABC):
         self._instances = 0
         self._idle: anyio.Event | None = None
         self._opened = False
+        self._background = Background(type(self).__name__)
 
     def __repr__(self) -> str:
         state = f"open, {self._instances} instances" if self._opened else "closed"
@@ -176,7 +213,12 @@ class ChannelLayer(ABC):
         if self._opened:
             raise InvalidChannelLayerError(f"{self!r} is open already: a layer is opened once, by one owner")
         self.ledger = Ledger()
-        await self.open()
+        self._background = Background(type(self).__name__)
+        try:
+            await self.open()
+        except BaseException:
+            await self._background.close()
+            raise
         self._opened = True
         return self
 
@@ -192,7 +234,17 @@ class ChannelLayer(ABC):
         finally:  # no shield stops asyncio's own task.cancel()
             self._idle = None
             self._opened = False
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        try:
             await self.close()
+        finally:
+            await self._background.close()
+
+    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """For the layers themselves: run ``func(*args)`` until the layer closes, whatever is cancelled around it."""
+        self._background.start_soon(func, *args)
 
     def in_use(self) -> "InUse":
         """Keep the layer open for one instance; an instance holds this block for its whole life."""
@@ -214,10 +266,10 @@ class ChannelLayer(ABC):
     # ---- messages
 
     @abstractmethod
-    async def send(self, channel: str, message: Message) -> None:
-        """Send to one channel. Raises ``ChannelFull``, ``UnserializableMessage``, ``InvalidName``, ``BadEvent``.
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
+        """Send to one channel, ``delay`` seconds from now.
 
-        Cancelled, it has sent nothing.
+        Raises ``ChannelFull``, ``UnserializableMessage``, ``InvalidName``, ``BadEvent``. Cancelled, nothing is sent.
         """
 
     @abstractmethod
@@ -229,18 +281,28 @@ class ChannelLayer(ABC):
         """Return a new channel name of this process, to ``receive`` from."""
 
     @abstractmethod
+    async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
+        """Put a channel into a group; in force when this returns. Joining twice is joining once.
+
+        With ``since``, a channel of this process first gets all events of the group's history after that position, in
+        order and before anything newer; if these cannot be proven to be all, it gets none of them, and the answer says
+        ``recovered=False``. Cancelled, it has joined nothing.
+        """
+
     async def group_add(self, group: str, channel: str) -> None:
         """Put a channel into a group; in force when this returns. Adding twice is adding once."""
+        await self.join(group, channel)
 
     @abstractmethod
     async def group_discard(self, group: str, channel: str) -> None:
         """Take a channel out of a group, if it is in it."""
 
     @abstractmethod
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         """Send to every member of a group. Full members drop it by their policy; nothing is raised for them.
 
-        Returns the event's position where the group has history. Cancelled, it has sent nothing.
+        Returns the event's position where the group has history. There, of several sends with one ``idempotency_key``
+        only the first is sent, for as long as the history is kept: all return its position. Cancelled, nothing is sent.
         """
 
     @abstractmethod
@@ -265,34 +327,42 @@ class ChannelLayer(ABC):
     def statistics(self) -> LayerStatistics:
         """Return what the layer holds and has counted."""
 
-    def subscribe(self, *groups: str, inbox: Inbox = DEFAULT_INBOX) -> AbstractAsyncContextManager[Subscription]:
+    def subscribe(
+        self, *groups: str, inbox: Inbox = DEFAULT_INBOX, since: Mapping[str, Position] | None = None
+    ) -> AbstractAsyncContextManager[Subscription]:
         """Receive the events of some groups inside a block::
 
             async with layer.subscribe("chat.lobby", "prices") as events:
                 async for event in events: ...
 
         Inside the block the memberships are in force; leaving it ends them. ``inbox`` bounds what waits; its policy
-        cannot be ``"disconnect"``, for there is no socket to close.
+        cannot be ``"disconnect"``, for there is no socket to close. ``since`` says, by group, where to go on:
+        ``events.recoveries[group].recovered`` tells whether that could be done.
         """
         if any(policy == "disconnect" for _, policy in inbox.rules):
             raise InvalidChannelLayerError(
                 "subscribe(inbox=…): a subscription has no socket to disconnect; "
                 "choose drop_newest, drop_oldest or latest, and look for 'layer.dropped' events"
             )
-        return self._subscribed(groups, inbox)
+        return self._subscribed(groups, inbox, since or {})
 
     @asynccontextmanager
-    async def _subscribed(self, groups: tuple[str, ...], inbox: Inbox) -> AsyncIterator[Subscription]:
+    async def _subscribed(
+        self, groups: tuple[str, ...], inbox: Inbox, since: Mapping[str, Position]
+    ) -> AsyncIterator[Subscription]:
         self.require_open()
         for group in groups:
             require_group_name(group)
+        if unknown := set(since) - set(groups):
+            raise InvalidChannelLayerError(f"subscribe(since=…) names {sorted(unknown)}, which are not subscribed to")
         mailbox = Mailbox(inbox, capacity=self.capacity)
         mailbox.finish()  # it has no client side
         channel = self.attach(mailbox, "subscription")
         try:
+            events = Subscription(mailbox, self, channel, groups)
             for group in groups:
-                await self.group_add(group, channel)
-            yield Subscription(mailbox, type(self).__name__, groups)
+                await events._enter(group, since.get(group))
+            yield events
         finally:
             self.detach(channel)
 
@@ -305,6 +375,25 @@ class ChannelLayer(ABC):
             if fits:
                 return limit
         return self.capacity
+
+    def history_of(self, group: str) -> History | None:
+        """Return what is kept of a group's events, or None."""
+        return history_of(self.histories, group) if self.histories else None
+
+    def require_no_key(self, group: str, idempotency_key: str | None) -> None:
+        """Raise :class:`InvalidChannelLayerError` for a key that nobody would remember."""
+        if idempotency_key is not None:
+            raise InvalidChannelLayerError(
+                f"group_send({group!r}, idempotency_key=…): the group has no history that could remember the key; "
+                "give the layer a history={pattern: History(…)} that fits"
+            )
+
+    def require_newcomer(self, board: "Follows", group: str, channel: str) -> None:
+        """Raise :class:`InvalidChannelLayerError` for a ``since`` that could not be honoured."""
+        if board.follows(group, channel):
+            raise InvalidChannelLayerError(
+                f"join({group!r}, since=…): {channel!r} is in the group already and would get events twice: leave first"
+            )
 
     def seal(self, message: Message, group: str | None = None) -> Envelope:
         """Encode a message; raises what :meth:`send` promises for a bad one."""

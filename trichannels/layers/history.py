@@ -17,7 +17,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much of a group's history is kept: its last ``size`` events, each for at most ``seconds``.
+    """How much of a group's history is kept: its last ``size`` events, until ``seconds`` have passed without a new one.
 
     More than ``recovery_limit`` missed events (default: ``size``) are not recovered: the answer is then
     ``recovered=False``, and whoever missed them reads the state afresh.
@@ -60,3 +60,15 @@ def history_of(histories: Mapping[str, History], group: str) -> History | None:
         if fnmatchcase(group, pattern):
             return history
     return None
+
+
+def checked_histories(given: Mapping[str, History] | None) -> dict[str, History]:
+    """Return a layer's ``history`` option as a dict; raises :class:`InvalidChannelLayerError`."""
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidChannelLayerError(f"history must map group patterns to History(…), not {given!r}")
+    for pattern, history in (given or {}).items():
+        if not isinstance(pattern, str) or not isinstance(history, History):
+            raise InvalidChannelLayerError(
+                f"history[{pattern!r}] must be a History(size=…, seconds=…) under a group pattern, not {history!r}"
+            )
+    return dict(given or {})

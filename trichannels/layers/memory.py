@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
+import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..exceptions import InvalidChannelLayerError, LayerClosed
-from ..inbox import Mailbox
-from .base import ChannelLayer, LayerStatistics, Position, require_channel_name, require_group_name
+from ..inbox import Envelope, Mailbox
+from ..seam import breathe
+from .base import ChannelLayer, LayerStatistics, require_channel_name, require_group_name
+from .group_log import GroupLog, GroupLogs
+from .history import History, Position, Recovery
+from .recovery import is_whole
 from .serializers import Message, Serializer
 from .switchboard import LOOSE, Switchboard
 
@@ -20,6 +25,7 @@ class InMemoryChannelLayer(ChannelLayer):
 
     Options as Channels': ``capacity`` messages a channel, ``channel_capacity`` by pattern, ``expiry`` and
     ``group_expiry`` in seconds. ``buffer_bytes`` bounds what waits in all channels that no instance owns.
+    ``history={"chat.*": History(size=1000, seconds=3600)}`` keeps the last events of such groups, for recovery.
     Messages are encoded when they are sent, so that what passes here passes on Redis.
     """
 
@@ -31,6 +37,7 @@ class InMemoryChannelLayer(ChannelLayer):
         expiry: float = 60,
         group_expiry: float = 86400,
         serializer: Serializer | None = None,
+        history: Mapping[str, History] | None = None,
         buffer_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         super().__init__(
@@ -39,9 +46,11 @@ class InMemoryChannelLayer(ChannelLayer):
             expiry=expiry,
             group_expiry=group_expiry,
             serializer=serializer,
+            history=history,
         )
         self.buffer_bytes = buffer_bytes
         self._board: Switchboard | None = None
+        self._logs = GroupLogs()
         self._thread = 0
         self._sends = 0  # to groups, since others had a turn
 
@@ -59,6 +68,7 @@ class InMemoryChannelLayer(ChannelLayer):
 
     async def open(self) -> None:
         self._thread = get_ident()
+        self._logs = GroupLogs()
         self._board = Switchboard(self, self.ledger, buffer_bytes=self.buffer_bytes)
 
     async def close(self) -> None:
@@ -68,7 +78,7 @@ class InMemoryChannelLayer(ChannelLayer):
 
     # Each of these acts after its last checkpoint: cancelled, also by asyncio's own cancel(), it has done nothing.
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         await checkpoint()
         self.board.post(require_channel_name(channel), self.seal(message))
 
@@ -79,18 +89,69 @@ class InMemoryChannelLayer(ChannelLayer):
     async def new_channel(self, prefix: str = "specific") -> str:
         return require_channel_name(self.board.name(prefix, LOOSE))
 
-    async def group_add(self, group: str, channel: str) -> None:
+    async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
         await checkpoint()
-        self.board.join(require_group_name(group), require_channel_name(channel))
+        board = self.board
+        require_group_name(group)
+        require_channel_name(channel)
+        history = self.history_of(group)
+        if since is not None:
+            self.require_newcomer(board, group, channel)
+        if history is None:
+            board.join(group, channel)
+            return Recovery(group, None, since is None)
+        return self._join_with_history(board, group, channel, since, history)
+
+    def _join_with_history(
+        self, board: Switchboard, group: str, channel: str, since: Position | None, history: History
+    ) -> Recovery:
+        now = anyio.current_time()
+        log = self._logs.of(group, history, now)
+        known = board.follows(group, channel)
+        missed = log.after(since, now) if since is not None else None
+        recovered = missed is None or since is None or is_whole(since, missed)
+        if not known:
+            board.join(group, channel, log.position if log.sent != log.offset else None)
+        events = missed.events if missed is not None and recovered else ()
+        mailbox = board.mailboxes.get(channel)
+        if mailbox is not None and not known:
+            mailbox.enter(group, events)
+        return Recovery(group, log.position, recovered, len(events))
 
     async def group_discard(self, group: str, channel: str) -> None:
         await checkpoint()
         self.board.leave(require_group_name(group), require_channel_name(channel))
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         await self._turn()
-        await self.board.fan_out(require_group_name(group), self.seal(message, group))
-        return None
+        board, envelope = self.board, self.seal(message, require_group_name(group))
+        history = self.history_of(group) if self.histories else None
+        if history is None:
+            self.require_no_key(group, idempotency_key)
+            await board.fan_out(group, envelope)
+            return None
+        return await self._send_with_history(board, group, envelope, history, idempotency_key)
+
+    async def _send_with_history(
+        self, board: Switchboard, group: str, envelope: Envelope, history: History, key: str | None
+    ) -> Position:
+        now = anyio.current_time()
+        log = self._logs.of(group, history, now)
+        sent_before = log.known(key, now)
+        if sent_before is not None:
+            return sent_before
+        position = log.append(envelope, key, now)
+        await self._fan_out_in_turn(board, log, envelope, position.offset)
+        return position
+
+    async def _fan_out_in_turn(self, board: Switchboard, log: GroupLog, envelope: Envelope, offset: int) -> None:
+        """Deliver after all that came before it in its group: a large group is served in parts."""
+        while log.sent < offset - 1:
+            await breathe()
+        try:
+            await board.fan_out(envelope.group or "", envelope)
+        finally:
+            log.sent = offset
 
     async def _turn(self) -> None:
         """See a cancellation, and let others run every now and then: what is sent within a turn may be joined."""
@@ -106,6 +167,7 @@ class InMemoryChannelLayer(ChannelLayer):
     async def flush(self) -> None:
         await checkpoint()
         self.board.flush()
+        self._logs = GroupLogs()
 
     def attach(self, mailbox: Mailbox, prefix: str = "specific") -> str:
         return self.board.attach(mailbox, prefix)

@@ -14,6 +14,7 @@ import anyio
 from ..exceptions import ChannelFull, LayerClosed
 from ..inbox import Envelope, Ledger, Mailbox
 from ..seam import breathe
+from .history import Position
 from .serializers import Message
 
 # The first letter after the "!" says what a channel of this process is: an instance's, or one from new_channel().
@@ -59,6 +60,22 @@ class LooseMember:
             self.board.ledger.dropped_bytes += envelope.size
             return False
         return True
+
+
+class Newcomer:
+    """A member that has all events of a group's history up to ``after`` already: those that come again are skipped."""
+
+    __slots__ = ("after", "member")
+
+    def __init__(self, member: Deliverable, after: Position) -> None:
+        self.member, self.after = member, after
+
+    def deliver(self, envelope: Envelope) -> bool:
+        """Pass on what is newer."""
+        position, after = envelope.position, self.after
+        if position is not None and position.epoch == after.epoch and position.offset <= after.offset:
+            return False
+        return self.member.deliver(envelope)
 
 
 class Limits(Protocol):
@@ -111,14 +128,18 @@ class Switchboard:
 
     # ---- groups
 
-    def join(self, group: str, channel: str) -> None:
-        """Put a channel into a group. An instance that has ended joins nothing."""
+    def join(self, group: str, channel: str, after: Position | None = None) -> None:
+        """Put a channel into a group. An instance that has ended joins nothing. What stands up to ``after`` in the
+        group's history is kept from it, should it still come.
+        """
         if self.is_gone(channel):
             self.ledger.undeliverable += 1
             return
         member: Deliverable | None = self.mailboxes.get(channel)
         if member is None:
             member = self._loose_member(group, channel)
+        if after is not None:
+            member = Newcomer(member, after)
         self.groups.setdefault(group, {})[channel] = member
         self.memberships.setdefault(channel, set()).add(group)
 
@@ -131,6 +152,11 @@ class Switchboard:
         member = self.loose[group, channel] = LooseMember(self, channel, now + self.limits.group_expiry)
         self.loose.move_to_end((group, channel))
         return member
+
+    def follows(self, group: str, channel: str) -> bool:
+        """Say whether a channel is in a group, and gets all that is sent to it: it has not lapsed."""
+        mailbox = self.mailboxes.get(channel)
+        return channel in self.groups.get(group, ()) and not (mailbox is not None and mailbox.has_lapsed(group))
 
     def leave(self, group: str, channel: str) -> None:
         """Take a channel out of a group, and forget the group with its last member."""

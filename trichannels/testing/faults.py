@@ -11,7 +11,8 @@ from anyio.lowlevel import checkpoint
 
 from ..exceptions import InvalidChannelLayerError
 from ..inbox import Mailbox
-from ..layers.base import ChannelLayer, LayerStatistics, Position, require_channel_name, require_group_name
+from ..layers.base import ChannelLayer, LayerStatistics, require_channel_name, require_group_name
+from ..layers.history import Position, Recovery
 from ..layers.serializers import Message
 from .errors import FaultInjected
 
@@ -54,6 +55,7 @@ class FaultyLayer(ChannelLayer):
             expiry=inner.expiry,
             group_expiry=inner.group_expiry,
             serializer=inner.serializer,
+            history=inner.histories,
         )
         self.inner = inner
         self.error = error or (lambda operation: FaultInjected(f"{operation}: a fault of the test"))
@@ -83,20 +85,20 @@ class FaultyLayer(ChannelLayer):
         if self._owns_inner:
             await self.inner.__aexit__(None, None, None)
 
-    async def send(self, channel: str, message: Message) -> None:
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         self.require_open()
         require_channel_name(channel)
         self.inner.seal(message)
         for _ in range(await self._times("send")):
-            await self.inner.send(channel, message)
+            await self.inner.send(channel, message, delay=delay)
 
-    async def group_send(self, group: str, message: Message) -> Position | None:
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         self.require_open()
         require_group_name(group)
         self.inner.seal(message, group)
         position = None
         for _ in range(await self._times("group_send")):
-            position = await self.inner.group_send(group, message)
+            position = await self.inner.group_send(group, message, idempotency_key)
         return position
 
     async def receive(self, channel: str) -> Message:
@@ -107,9 +109,9 @@ class FaultyLayer(ChannelLayer):
         await self._times("new_channel")
         return await self.inner.new_channel(prefix)
 
-    async def group_add(self, group: str, channel: str) -> None:
+    async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
         await self._times("group_add")
-        await self.inner.group_add(group, channel)
+        return await self.inner.join(group, channel, since)
 
     async def group_discard(self, group: str, channel: str) -> None:
         await self._times("group_discard")

@@ -3,6 +3,7 @@
 from .contract.cancellation import CancellationContract
 from .contract.channels import ChannelsContract
 from .contract.groups import GroupsContract
+from .contract.history import HistoryContract
 from .contract.lifetime import LifetimeContract
 from .contract.messages import MessagesContract
 from .contract.names import NamesContract
@@ -17,6 +18,7 @@ class LayerContract(
     ChannelsContract,
     GroupsContract,
     SubscriptionsContract,
+    HistoryContract,
     CancellationContract,
     StatisticsContract,
 ):
@@ -29,5 +31,5 @@ class LayerContract(
     The tests are ``async`` methods without async fixtures: any runner will do (pytest-trio, anyio's plugin with
     ``pytestmark = pytest.mark.anyio``, …), on either backend, on a real or a virtual clock. Each test opens its layer
     itself. ``make_peer(layer)`` returns a layer as another process would have it: then what crosses processes does so.
-    The contract is that of :mod:`trichannels.layers.base`, without history and presence.
+    The contract is that of :mod:`trichannels.layers.base`.
     """

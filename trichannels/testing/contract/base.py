@@ -46,7 +46,7 @@ class ContractBase:
         return layer
 
     def configured(self, **options: Any) -> ChannelLayer:
-        """Return a new layer with some of ``capacity``, ``channel_capacity``, ``expiry`` and ``group_expiry`` set."""
+        """Return a new layer with some of its attributes (``capacity``, ``expiry``, ``histories``, …) set."""
         layer = self.make_layer()
         if "channel_capacity" in options:
             options["channel_capacity"] = list(options["channel_capacity"].items())
@@ -67,6 +67,7 @@ class ContractBase:
         async with AsyncExitStack() as stack:
             layer = await stack.enter_async_context(self.opened(**options))
             peer = self.make_peer(layer)
+            peer.histories = layer.histories
             if peer is not layer:
                 await stack.enter_async_context(peer)
             yield peer, layer
