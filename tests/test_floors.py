@@ -42,7 +42,7 @@ FLOORS = {
         "layers.host",
         "layers.registry",
     ),
-    4: ("instance", "nursery", "layers.memory", "layers.switchboard", "layers.redis"),
+    4: ("instance", "nursery", "layers.memory", "layers.boarded", "layers.switchboard", "layers.redis"),
     5: ("layers", "worker"),
     6: ("consumer", "server"),
     7: ("generic",),

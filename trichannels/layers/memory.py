@@ -1,16 +1,15 @@
 """The reference layer: everything inside one process and one event loop. It has the semantics, and no wire."""
 
 from collections.abc import Mapping
-from threading import get_ident
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ..exceptions import InvalidChannelLayerError, LayerClosed
-from ..inbox import Envelope, Mailbox
+from ..inbox import Envelope
 from ..seam import breathe
-from .base import ChannelLayer, LayerStatistics, require_channel_name, require_group_name
+from .base import require_channel_name, require_group_name
+from .boarded import BoardedLayer
 from .group_log import GroupLog, GroupLogs
 from .history import History, Position, Recovery
 from .recovery import is_whole
@@ -20,7 +19,7 @@ from .switchboard import LOOSE, Switchboard
 SENDS, SERVED = 16, 2048  # sends to groups, and deliveries, after which others get a turn
 
 
-class InMemoryChannelLayer(ChannelLayer):
+class InMemoryChannelLayer(BoardedLayer):
     """A layer for one process: development, tests, and deployments that need no second one.
 
     Options as Channels': ``capacity`` messages a channel, ``channel_capacity`` by pattern, ``expiry`` and
@@ -49,32 +48,15 @@ class InMemoryChannelLayer(ChannelLayer):
             history=history,
         )
         self.buffer_bytes = buffer_bytes
-        self._board: Switchboard | None = None
         self._logs = GroupLogs()
-        self._thread = 0
         self._sends = 0  # to groups, since others had a turn
 
-    @property
-    def board(self) -> Switchboard:
-        """The switchboard of the open layer."""
-        if self._board is None:
-            raise LayerClosed(type(self).__name__)
-        if get_ident() != self._thread:  # asgiref's async_to_sync runs a loop of its own in the calling thread
-            raise InvalidChannelLayerError(
-                f"{type(self).__name__} was used from a thread that does not run its event loop: "
-                "from a blocking handler, call it by trichannels.bridge.async_to_sync"
-            )
-        return self._board
-
     async def open(self) -> None:
-        self._thread = get_ident()
         self._logs = GroupLogs()
-        self._board = Switchboard(self, self.ledger, buffer_bytes=self.buffer_bytes)
+        self.set_up_board()
 
     async def close(self) -> None:
-        board, self._board = self._board, None
-        if board is not None:
-            board.close()
+        self.take_down_board()
 
     # Each of these acts after its last checkpoint: cancelled, also by asyncio's own cancel(), it has done nothing.
 
@@ -168,31 +150,3 @@ class InMemoryChannelLayer(ChannelLayer):
         await checkpoint()
         self.board.flush()
         self._logs = GroupLogs()
-
-    def attach(self, mailbox: Mailbox, prefix: str = "specific") -> str:
-        return self.board.attach(mailbox, prefix)
-
-    def detach(self, channel: str) -> None:
-        if self._board is not None:  # a layer that closed before its last instance has forgotten it already
-            self._board.detach(channel)
-
-    def groups_of(self, channel: str) -> tuple[str, ...]:
-        return tuple(sorted(self._board.memberships.get(channel, ()))) if self._board else ()
-
-    def statistics(self) -> LayerStatistics:
-        board, ledger = self._board, self.ledger
-        waiting = [mailbox.waiting for mailbox in list(board.mailboxes.values())] if board else []
-        return LayerStatistics(
-            instances=self._instances,
-            channels=len(board.mailboxes) + len(board.buffers) if board else 0,
-            groups=len(board.groups) if board else 0,
-            memberships=sum(map(len, list(board.memberships.values()))) if board else 0,
-            waiting_messages=sum(messages for messages, _ in waiting) + (board.buffered_messages if board else 0),
-            waiting_bytes=sum(size for _, size in waiting) + (board.buffered_bytes if board else 0),
-            delivered=ledger.delivered,
-            dropped=ledger.dropped,
-            dropped_bytes=ledger.dropped_bytes,
-            conflated=ledger.conflated,
-            expired=ledger.expired,
-            undeliverable=ledger.undeliverable,
-        )
