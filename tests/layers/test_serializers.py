@@ -17,8 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trichannels.exceptions import UnserializableMessage
-from trichannels.layers.serializers import MsgpackSerializer, examine
+from trichannels.exceptions import InvalidChannelLayerError, UnreadableMessage, UnserializableMessage
+from trichannels.layers.serializers import (
+    Encrypted,
+    JsonSerializer,
+    Message,
+    MsgpackSerializer,
+    Serializer,
+    examine,
+    make_serializer,
+)
 
 serializer = MsgpackSerializer()
 
@@ -206,3 +214,66 @@ def test_each_decoding_is_a_copy_of_its_own() -> None:
     first = serializer.decode(payload)
     first["rows"].append(2)
     assert serializer.decode(payload) == {"rows": [1]}
+
+
+# ---- other formats, and encryption
+
+
+@pytest.mark.parametrize("message", [{"type": "a", "n": 1, "x": [1.5, None, True, "ä"], "d": {"k": {}}}, {}])
+@pytest.mark.parametrize("serializer", [JsonSerializer(), Encrypted(MsgpackSerializer(), ["k"])])
+def test_other_serializers_bring_it_back(serializer: Serializer, message: Message) -> None:
+    assert serializer.decode(serializer.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "value", [b"bytes", math.nan, math.inf, {1: 2}, {(1, 2): 3}, datetime.datetime.now(datetime.UTC), {1, 2}]
+)
+def test_json_refuses_what_it_has_no_word_for(value: object) -> None:
+    with pytest.raises(UnserializableMessage, match=r"message\['deep'\]|the key .* of message"):
+        JsonSerializer().encode({"deep": value})
+
+
+@pytest.mark.parametrize("serializer", [JsonSerializer(), MsgpackSerializer()])
+@pytest.mark.parametrize("payload", [b"", b"\xc1", b"[1]", b"no message", b"\x93\x01\x02\x03"])
+def test_what_is_no_message_is_said_to_be_unreadable(serializer: Serializer, payload: bytes) -> None:
+    with pytest.raises(UnreadableMessage, match="no message of"):
+        serializer.decode(payload)
+
+
+def test_keys_rotate() -> None:
+    old, new = Encrypted(MsgpackSerializer(), ["old"]), Encrypted(MsgpackSerializer(), ["new", b"old"])
+    assert new.decode(old.encode({"n": 1})) == {"n": 1}
+    with pytest.raises(UnreadableMessage, match="symmetric_encryption_keys"):
+        old.decode(new.encode({"n": 1}))
+    with pytest.raises(UnreadableMessage):
+        new.decode(MsgpackSerializer().encode({"n": 1}))
+
+
+def test_encryption_is_that_of_channels_redis() -> None:
+    from channels_redis.serializers import MsgPackSerializer
+
+    ours, theirs = make_serializer("msgpack", ["secret"]), MsgPackSerializer(symmetric_encryption_keys=["secret"])
+    message = {"type": "a", "n": [1, "x", b"y"]}
+    assert ours.decode(theirs.serialize(message)) == message
+    assert theirs.deserialize(ours.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"serializer_format": "yaml"}, "serializer_format must be one of 'msgpack', 'json'"),
+        ({"serializer_format": object()}, "serializer_format must be one of"),
+        ({"symmetric_encryption_keys": "one"}, "symmetric_encryption_keys must be a list"),
+        ({"symmetric_encryption_keys": ["good", ""]}, r"symmetric_encryption_keys\[1\]"),
+        ({"symmetric_encryption_keys": [7]}, r"symmetric_encryption_keys\[0\]"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidChannelLayerError, match=problem):
+        make_serializer(**options)
+
+
+def test_no_key_is_ever_shown() -> None:
+    serializer = make_serializer("json", ["a secret"])
+    assert "secret" not in repr(serializer)
+    assert isinstance(make_serializer("json", []), JsonSerializer)
