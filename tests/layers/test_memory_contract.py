@@ -9,6 +9,7 @@ class TestMemoryLayer(LayerContract):
     """On the real clock, as anybody's test suite runs it; what it sends has arrived when the send returns."""
 
     quiet = 0.01
+    brief = 0.05
 
     def make_layer(self) -> ChannelLayer:
         return InMemoryChannelLayer(capacity=3)

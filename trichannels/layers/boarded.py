@@ -54,7 +54,7 @@ class BoardedLayer(ChannelLayer):
         waiting = [mailbox.waiting for mailbox in list(board.mailboxes.values())] if board else []
         return LayerStatistics(
             instances=self._instances,
-            channels=len(board.mailboxes) + len(board.buffers) if board else 0,
+            channels=len(board.mailboxes) + len(board.buffers) + len(board.queues) if board else 0,
             groups=len(board.groups) if board else 0,
             memberships=sum(map(len, list(board.memberships.values()))) if board else 0,
             waiting_messages=sum(messages for messages, _ in waiting) + (board.buffered_messages if board else 0),

@@ -1,6 +1,7 @@
 """The reference layer: everything inside one process and one event loop. It has the semantics, and no wire."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -8,10 +9,13 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..inbox import Envelope
 from ..seam import breathe
-from .base import require_channel_name, require_group_name
+from .base import require_channel_name, require_delay, require_group_name, require_queue_name
 from .boarded import BoardedLayer
 from .group_log import GroupLog, GroupLogs
 from .history import History, Position, Recovery
+from .memory_queue import MemoryQueue, open_memory_queue
+from .postponed import Postponed
+from .queues import JobQueue
 from .recovery import is_whole
 from .serializers import Message, Serializer
 from .switchboard import LOOSE, Switchboard
@@ -49,24 +53,42 @@ class InMemoryChannelLayer(BoardedLayer):
         )
         self.buffer_bytes = buffer_bytes
         self._logs = GroupLogs()
+        self._postponed = Postponed(self)
         self._sends = 0  # to groups, since others had a turn
 
     async def open(self) -> None:
         self._logs = GroupLogs()
+        self._postponed = Postponed(self)
         self.set_up_board()
 
     async def close(self) -> None:
+        self._postponed.forget()
         self.take_down_board()
 
     # Each of these acts after its last checkpoint: cancelled, also by asyncio's own cancel(), it has done nothing.
 
     async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
         await checkpoint()
-        self.board.post(require_channel_name(channel), self.seal(message))
+        board, envelope = self.board, self.seal(message)
+        require_channel_name(channel)
+        if not delay:
+            board.post(channel, envelope)
+        elif "!" in channel:
+            self._postponed.send(board.post_late, channel, envelope, require_delay(delay))
+        else:
+            self._queue(board, channel).put(envelope, require_delay(delay))
 
     async def receive(self, channel: str) -> Message:
         await checkpoint()
         return await self.board.take(require_channel_name(channel))
+
+    def open_queue(self, channel: str) -> AbstractAsyncContextManager[JobQueue]:
+        return open_memory_queue(self._queue(self.board, require_queue_name(channel)))
+
+    def _queue(self, board: Switchboard, channel: str) -> MemoryQueue:
+        """Return the queue that a named channel is from now on."""
+        queue = board.queues.get(channel)
+        return queue if isinstance(queue, MemoryQueue) else MemoryQueue(channel, self, board, self._postponed)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         return require_channel_name(self.board.name(prefix, LOOSE))
@@ -148,5 +170,6 @@ class InMemoryChannelLayer(BoardedLayer):
 
     async def flush(self) -> None:
         await checkpoint()
+        self._postponed.forget()
         self.board.flush()
         self._logs = GroupLogs()

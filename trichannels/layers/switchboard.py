@@ -6,6 +6,7 @@ others are *loose*: a bounded buffer that comes with the first message and goes 
 
 import secrets
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Protocol
 
@@ -78,6 +79,22 @@ class Newcomer:
         return self.member.deliver(envelope)
 
 
+class Queue(Protocol):
+    """A work queue, which has taken a named channel over (``memory_queue``)."""
+
+    def put(self, envelope: Envelope) -> None:
+        """Take a message; raises :class:`ChannelFull`."""
+
+    async def take(self) -> Message:
+        """Wait for the next message. A cancelled wait has taken nothing."""
+
+    def flush(self) -> None:
+        """Forget all messages."""
+
+    def close(self) -> None:
+        """Wake whoever waits."""
+
+
 class Limits(Protocol):
     """What the switchboard asks of its layer."""
 
@@ -99,9 +116,11 @@ class Switchboard:
         self.groups: dict[str, dict[str, Deliverable]] = {}
         self.loose: OrderedDict[tuple[str, str], LooseMember] = OrderedDict()  # by group and channel, oldest first
         self.buffers: OrderedDict[str, Buffer] = OrderedDict()
+        self.queues: dict[str, Queue] = {}
         self.buffered_messages = self.buffered_bytes = 0
         self.served = 0  # members to whom something was delivered, since whoever counts this has looked
         self.closed = False
+        self.emptied: Callable[[str], object] | None = None  # told of each group whose last member has left
 
     # ---- channels
 
@@ -121,6 +140,10 @@ class Switchboard:
         if self.mailboxes.pop(channel, None) is not None:
             for group in list(self.memberships.get(channel, ())):
                 self.leave(group, channel)
+
+    def owns(self, channel: str) -> bool:
+        """Say whether a channel with a ``!`` in its name is one of this process."""
+        return f".{self.token}!" in channel
 
     def is_gone(self, channel: str) -> bool:
         """True for the channel of an instance that has ended."""
@@ -166,6 +189,8 @@ class Switchboard:
             return
         if not members:
             del self.groups[group]
+            if self.emptied is not None:
+                self.emptied(group)
         joined = self.memberships[channel]
         joined.discard(group)
         if not joined:
@@ -195,8 +220,20 @@ class Switchboard:
         else:
             self.queue(channel, envelope)
 
+    def post_late(self, channel: str, envelope: Envelope) -> None:
+        """Deliver what was sent with a delay. There is no sender any more who could be told: a drop is counted."""
+        try:
+            self.post(channel, envelope)
+        except ChannelFull:
+            if channel not in self.mailboxes:  # a mailbox has counted it, and tells its reader
+                self.ledger.dropped += 1
+                self.ledger.dropped_bytes += envelope.size
+
     def queue(self, channel: str, envelope: Envelope) -> None:
         """Keep a message for a loose channel; raises :class:`ChannelFull`."""
+        if channel in self.queues:
+            self.queues[channel].put(envelope)
+            return
         now = anyio.current_time()
         self._sweep(now)
         buffer = self.buffers.get(channel)
@@ -215,6 +252,8 @@ class Switchboard:
 
     async def take(self, channel: str) -> Message:
         """Wait for the next message of a loose channel. A cancelled wait has taken nothing."""
+        if channel in self.queues:
+            return await self.queues[channel].take()
         buffer = self.buffers.setdefault(channel, Buffer())
         buffer.readers += 1
         try:
@@ -227,6 +266,8 @@ class Switchboard:
                 await buffer.arrival.wait()
                 if self.closed:
                     raise LayerClosed(type(self.limits).__name__)
+                if channel in self.queues:
+                    return await self.queues[channel].take()
         finally:
             buffer.readers -= 1
             self._forget_if_empty(channel, buffer)
@@ -252,10 +293,30 @@ class Switchboard:
             if buffer.readers:
                 self.buffers.move_to_end(channel)
 
+    # ---- work queues
+
+    def adopt(self, channel: str, queue: Queue) -> list[Envelope]:
+        """Hand a named channel over to its queue, and return the messages that wait there; they stay counted."""
+        self.queues[channel] = queue
+        buffer = self.buffers.pop(channel, None)
+        if buffer is None:
+            return []
+        self._expire(buffer, anyio.current_time())
+        buffer.arrival.set()
+        envelopes = [envelope for _, envelope in buffer.items]
+        buffer.items.clear()
+        return envelopes
+
+    def abandon(self, channel: str) -> None:
+        """Take a channel back: its queue is empty."""
+        del self.queues[channel]
+
     # ---- the end
 
     def flush(self) -> None:
         """Forget the loose channels' messages, and groups; mailboxes stay attached and keep what they hold."""
+        for queue in list(self.queues.values()):
+            queue.flush()
         self.groups.clear()
         self.memberships.clear()
         self.loose.clear()
@@ -273,3 +334,5 @@ class Switchboard:
         self.mailboxes.clear()
         for buffer in self.buffers.values():
             buffer.arrival.set()
+        for queue in self.queues.values():
+            queue.close()

@@ -3,6 +3,7 @@
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from ..exceptions import InvalidChannelLayerError
 from ..inbox import Mailbox
 from ..layers.base import ChannelLayer, LayerStatistics, require_channel_name, require_group_name
 from ..layers.history import Position, Recovery
+from ..layers.queues import JobQueue
 from ..layers.serializers import Message
 from .errors import FaultInjected
 
@@ -104,6 +106,9 @@ class FaultyLayer(ChannelLayer):
     async def receive(self, channel: str) -> Message:
         await self._times("receive")
         return await self.inner.receive(channel)
+
+    def open_queue(self, channel: str) -> AbstractAsyncContextManager[JobQueue]:
+        return self.inner.open_queue(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         await self._times("new_channel")

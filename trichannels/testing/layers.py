@@ -7,6 +7,7 @@ from .contract.history import HistoryContract
 from .contract.lifetime import LifetimeContract
 from .contract.messages import MessagesContract
 from .contract.names import NamesContract
+from .contract.queues import QueuesContract
 from .contract.statistics import StatisticsContract
 from .contract.subscriptions import SubscriptionsContract
 
@@ -19,6 +20,7 @@ class LayerContract(
     GroupsContract,
     SubscriptionsContract,
     HistoryContract,
+    QueuesContract,
     CancellationContract,
     StatisticsContract,
 ):
