@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
@@ -28,6 +29,7 @@ from ..exceptions import BadEvent, InvalidChannelLayerError, InvalidName, LayerC
 from ..inbox import DEFAULT_INBOX, Envelope, Inbox, InboxStatistics, Lapsed, Ledger, Mailbox
 from .background import Background
 from .history import History, Position, Recovery, checked_histories, history_of
+from .presence import Presence, PresenceBoard, require_presence_key, require_seconds
 from .queues import JobQueue
 from .serializers import Message, MsgpackSerializer, Serializer
 
@@ -70,6 +72,32 @@ def is_reserved(kind: str) -> bool:
     return kind.startswith("layer.") or kind in _RESERVED
 
 
+def type_of(message: Message) -> str:
+    """Return a message's type, "" if it has none; raises :class:`BadEvent` for one that nobody may send."""
+    kind = message.get("type", "")
+    if not isinstance(kind, str):
+        raise BadEvent(f"a message's 'type' must be a str, not {kind!r}")
+    if is_reserved(kind):
+        raise BadEvent(f"{kind!r}: types that begin with 'layer.' come from the layer itself; choose another name")
+    return kind
+
+
+def checked_capacities(given: Mapping[Any, int] | None) -> list[tuple[Any, int]]:
+    """Return the option ``channel_capacity`` as pairs; raises :class:`InvalidChannelLayerError`."""
+    return [
+        (pattern, int(_positive(f"channel_capacity[{pattern!r}]", limit))) for pattern, limit in (given or {}).items()
+    ]
+
+
+def capacity_for(channel: str, capacities: Sequence[tuple[Any, int]], otherwise: int) -> int:
+    """Return the capacity of the first pattern that fits a channel."""
+    for pattern, limit in capacities:
+        fits = pattern.match(channel) if isinstance(pattern, re.Pattern) else fnmatchcase(channel, pattern)
+        if fits:
+            return limit
+    return otherwise
+
+
 def _require(kind: str, pattern: re.Pattern[str], name: object) -> str:
     if isinstance(name, str) and 0 < len(name) < MAX_NAME_LENGTH and pattern.fullmatch(name):
         return name
@@ -87,6 +115,7 @@ class LayerStatistics:
     channels: int
     groups: int
     memberships: int
+    presences: int
     waiting_messages: int
     waiting_bytes: int
     delivered: int
@@ -190,6 +219,8 @@ class ChannelLayer(ABC):
 
     ``channel_capacity`` maps channel patterns (``fnmatch``, or compiled regular expressions) to capacities.
     ``history`` maps group patterns (``fnmatch``; the first that fits) to what is kept of such groups' events.
+    ``presence_linger``: seconds for which it is not told that a key's last connection has left a group's presence.
+    ``presence_lease``: seconds after which the presences of a process that died without a word are gone.
     """
 
     extensions: ClassVar[tuple[str, ...]] = ("groups", "flush")
@@ -204,15 +235,16 @@ class ChannelLayer(ABC):
         group_expiry: float = 86400,
         serializer: Serializer | None = None,
         history: Mapping[str, History] | None = None,
+        presence_linger: float = 0,
+        presence_lease: float = 30,
     ) -> None:
         self.histories = checked_histories(history)
+        self.presence_linger = require_seconds("presence_linger", presence_linger)
+        self.presence_lease = require_seconds("presence_lease", presence_lease, least=0.1)
         self.capacity = int(_positive("capacity", capacity))
         self.expiry = _positive("expiry", expiry)
         self.group_expiry = _positive("group_expiry", group_expiry)
-        self.channel_capacity = [
-            (pattern, int(_positive(f"channel_capacity[{pattern!r}]", limit)))
-            for pattern, limit in (channel_capacity or {}).items()
-        ]
+        self.channel_capacity = checked_capacities(channel_capacity)
         self.serializer: Serializer = serializer or MsgpackSerializer()
         self.ledger = Ledger()
         self._instances = 0
@@ -348,6 +380,58 @@ class ChannelLayer(ABC):
     async def flush(self) -> None:
         """Forget all groups, and all messages but those that instances and subscriptions hold already."""
 
+    # ---- presence
+
+    def track(self, group: str, key: str, meta: Any = None) -> AbstractAsyncContextManager[None]:
+        """Let ``key`` be present in a group for the block; in a consumer, use its own ``track``.
+
+        In force inside the block, and told to the group's members as a ``presence.diff`` event if the key was not present
+        before; nobody has to be a member to be present. ``meta`` is anything that a message may hold. Raises
+        :class:`InvalidName`, :class:`UnserializableMessage`, and what the layer's server fails with. Cancelled while it
+        enters, it has not entered.
+        """
+        return self._tracked(require_group_name(group), require_presence_key(key), meta)
+
+    @asynccontextmanager
+    async def _tracked(self, group: str, key: str, meta: Any) -> AsyncIterator[None]:
+        connection = f"track.{token_hex(8)}"
+        await self.enter_presence(group, connection, key, meta)
+        try:
+            yield
+        finally:
+            self.leave_presence(group, connection, key)
+
+    async def presence(self, group: str) -> Presence:
+        """Return who is present in a group, and the position from which diffs go on. It costs as much as there are."""
+        return await self.need_presence().snapshot(require_group_name(group))
+
+    async def presence_count(self, group: str) -> int:
+        """Return how many keys are present in a group, at a cost that does not depend on how many."""
+        return await self.need_presence().count(require_group_name(group))
+
+    @property
+    def presence_board(self) -> PresenceBoard | None:
+        """For the layers themselves: where the open layer keeps who is in its groups; None if it does not."""
+        return None
+
+    def need_presence(self) -> PresenceBoard:
+        """For the layers themselves: return that, or raise :class:`LayerClosed` or :class:`InvalidChannelLayerError`."""
+        self.require_open()
+        board = self.presence_board
+        if board is None:
+            raise InvalidChannelLayerError(f"{self!r} keeps no presence: nobody can be tracked, or looked for, in it")
+        return board
+
+    async def enter_presence(self, group: str, channel: str, key: str, meta: Any = None) -> None:
+        """Let an instance be present as ``key``; in force when this returns. Again, it replaces ``meta``."""
+        require_group_name(group)
+        await self.need_presence().enter(group, channel, require_presence_key(key), meta)
+
+    def leave_presence(self, group: str, channel: str, key: str) -> None:
+        """End that, at once and without waiting. ``detach`` ends all presences of a channel."""
+        if self.presence_board is not None:
+            self.presence_board.leave(group, channel, key)
+
     # ---- instances
 
     @abstractmethod
@@ -356,7 +440,7 @@ class ChannelLayer(ABC):
 
     @abstractmethod
     def detach(self, channel: str) -> None:
-        """Forget a mailbox, its channel and its memberships, at once and without waiting."""
+        """Forget a mailbox, its channel, its memberships and presences, at once and without waiting."""
 
     @abstractmethod
     def groups_of(self, channel: str) -> tuple[str, ...]:
@@ -409,11 +493,7 @@ class ChannelLayer(ABC):
 
     def get_capacity(self, channel: str) -> int:
         """Return how many messages may wait for ``channel``: the first pattern that fits, else ``capacity``."""
-        for pattern, limit in self.channel_capacity:
-            fits = pattern.match(channel) if isinstance(pattern, re.Pattern) else fnmatchcase(channel, pattern)
-            if fits:
-                return limit
-        return self.capacity
+        return capacity_for(channel, self.channel_capacity, self.capacity)
 
     def history_of(self, group: str) -> History | None:
         """Return what is kept of a group's events, or None."""
@@ -437,11 +517,7 @@ class ChannelLayer(ABC):
     def seal(self, message: Message, group: str | None = None) -> Envelope:
         """Encode a message; raises what :meth:`send` promises for a bad one."""
         payload = self.serializer.encode(message)
-        kind = message.get("type", "")
-        if not isinstance(kind, str):
-            raise BadEvent(f"a message's 'type' must be a str, not {kind!r}")
-        if is_reserved(kind):
-            raise BadEvent(f"{kind!r}: types that begin with 'layer.' come from the layer itself; choose another name")
+        kind = type_of(message)
         until = anyio.current_time() + self.expiry
         return Envelope(payload, self.serializer.decode, kind=kind, group=group, until=until)
 
