@@ -47,6 +47,7 @@ FLOORS = {
         "instance",
         "nursery",
         "layers.memory",
+        "layers.memory_presence",
         "layers.memory_queue",
         "layers.boarded",
         "layers.switchboard",

@@ -202,6 +202,19 @@ class AsyncConsumer:
         """Leave a group."""
         await self._instance.leave(group)
 
+    async def track(self, group: str, key: str, meta: Any = None) -> None:
+        """Be present in a group as ``key``: whoever looks finds it there, until the socket ends. In force on return.
+
+        The group's members get a ``presence.diff`` event if ``key`` was not present yet; the socket itself need not be
+        one. Again with the same group and key, it replaces ``meta``. Raises
+        :class:`~trichannels.exceptions.ConnectionClosed` when the socket has ended. Cancelled, it has not entered.
+        """
+        await self._instance.track(group, key, meta)
+
+    async def untrack(self, group: str, key: str) -> None:
+        """Be no longer present in a group as ``key``."""
+        await self._instance.untrack(group, key)
+
     def statistics(self) -> InstanceStatistics:
         """Return the numbers of this instance."""
         return self._instance.statistics()
@@ -213,6 +226,9 @@ class AsyncConsumer:
 
     async def layer_resync(self, event: Event) -> None:
         """There may be a gap in the events of ``event["group"]``: fetch afresh what they told."""
+
+    async def presence_diff(self, event: Event) -> None:
+        """Who came to and left the presence of ``event["group"]``: ``["joins"]``, ``["leaves"]``, ``["position"]``."""
 
 
 _PLAIN_WAYS = (AsyncConsumer.dispatch, AsyncConsumer.handler_of)
@@ -253,6 +269,14 @@ class SyncConsumer(AsyncConsumer):
     def leave(self, group: str) -> None:  # type: ignore[override]
         """Leave a group."""
         call(self._instance.leave, group)
+
+    def track(self, group: str, key: str, meta: Any = None) -> None:  # type: ignore[override]
+        """Be present in a group as ``key``, and wait until that is in force."""
+        call(self._instance.track, group, key, meta)
+
+    def untrack(self, group: str, key: str) -> None:  # type: ignore[override]
+        """Be no longer present in a group as ``key``."""
+        call(self._instance.untrack, group, key)
 
 
 class _NurseryFromThread:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import anyio
 from anyio import CancelScope
@@ -222,6 +222,20 @@ class Instance:
     async def leave(self, group: str) -> None:
         """Leave a group."""
         await self.need_layer().group_discard(group, self.channel_name)
+
+    async def track(self, group: str, key: str, meta: Any = None) -> None:
+        """Be present in a group as ``key``; in force when this returns, over when the socket ends."""
+        if self.ending is None:
+            await self.need_layer().enter_presence(group, self.channel_name, key, meta)
+        else:
+            await checkpoint()
+        if self.ending is not None:
+            raise ConnectionClosed(self.ending.code, self.ending.reason)
+
+    async def untrack(self, group: str, key: str) -> None:
+        """Be no longer present as ``key``."""
+        self.need_layer().leave_presence(group, self.channel_name, key)
+        await checkpoint()
 
     def need_layer(self) -> ChannelLayer:
         """Return the layer, or raise :class:`InvalidChannelLayerError`."""

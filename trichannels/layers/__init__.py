@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .base import ChannelLayer, Subscription
     from .history import History, Position, Recovery
     from .memory import InMemoryChannelLayer
+    from .presence import Presence, Roster, Step
     from .registry import get_channel_layer
 
 __all__ = [
@@ -17,7 +18,10 @@ __all__ = [
     "Inbox",
     "Latest",
     "Position",
+    "Presence",
     "Recovery",
+    "Roster",
+    "Step",
     "Subscription",
     "get_channel_layer",
 ]
@@ -29,7 +33,10 @@ _HOMES = {
     "Inbox": "..inbox",
     "Latest": "..inbox",
     "Position": ".history",
+    "Presence": ".presence",
     "Recovery": ".history",
+    "Roster": ".presence",
+    "Step": ".presence",
     "Subscription": ".base",
     "get_channel_layer": ".registry",
 }

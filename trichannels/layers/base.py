@@ -385,10 +385,10 @@ class ChannelLayer(ABC):
     def track(self, group: str, key: str, meta: Any = None) -> AbstractAsyncContextManager[None]:
         """Let ``key`` be present in a group for the block; in a consumer, use its own ``track``.
 
-        In force inside the block, and told to the group's members as a ``presence.diff`` event if the key was not present
-        before; nobody has to be a member to be present. ``meta`` is anything that a message may hold. Raises
-        :class:`InvalidName`, :class:`UnserializableMessage`, and what the layer's server fails with. Cancelled while it
-        enters, it has not entered.
+        In force inside the block, and told to the group's members by a ``presence.diff`` event if the key was not
+        present before; nobody has to be a member to be present. ``meta`` is anything that a message may hold. Raises
+        :class:`InvalidName`, :class:`UnserializableMessage`, and what the layer's server fails with. Cancelled while
+        it enters, it has not entered.
         """
         return self._tracked(require_group_name(group), require_presence_key(key), meta)
 
@@ -415,7 +415,7 @@ class ChannelLayer(ABC):
         return None
 
     def need_presence(self) -> PresenceBoard:
-        """For the layers themselves: return that, or raise :class:`LayerClosed` or :class:`InvalidChannelLayerError`."""
+        """For the layers themselves: return that; raises :class:`LayerClosed`, :class:`InvalidChannelLayerError`."""
         self.require_open()
         board = self.presence_board
         if board is None:

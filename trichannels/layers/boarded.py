@@ -1,10 +1,14 @@
 """A layer with a switchboard: the half of it that is this process's own, whatever carries events between processes."""
 
 from threading import get_ident
+from typing import Any
+
+from anyio.lowlevel import checkpoint
 
 from ..exceptions import InvalidChannelLayerError, LayerClosed
 from ..inbox import Mailbox
 from .base import ChannelLayer, LayerStatistics
+from .presence import PresenceBoard
 from .switchboard import Switchboard
 
 
@@ -13,6 +17,7 @@ class BoardedLayer(ChannelLayer):
 
     buffer_bytes: int
     _board: Switchboard | None = None
+    _presence: PresenceBoard | None = None
     _thread = 0
 
     def set_up_board(self) -> Switchboard:
@@ -45,6 +50,23 @@ class BoardedLayer(ChannelLayer):
     def detach(self, channel: str) -> None:
         if self._board is not None:  # a layer that closed before its last instance has forgotten it already
             self._board.detach(channel)
+        if self._presence is not None:
+            self._presence.leave_all(channel)
+
+    @property
+    def presence_board(self) -> PresenceBoard | None:
+        return self._presence
+
+    def need_presence(self) -> PresenceBoard:
+        self.board  # noqa: B018 - which says who asks from a wrong thread
+        return super().need_presence()
+
+    async def enter_presence(self, group: str, channel: str, key: str, meta: Any = None) -> None:
+        if self.board.is_gone(channel):  # an instance that has ended is nowhere
+            await checkpoint()
+            self.ledger.undeliverable += 1
+        else:
+            await super().enter_presence(group, channel, key, meta)
 
     def groups_of(self, channel: str) -> tuple[str, ...]:
         return tuple(sorted(self._board.memberships.get(channel, ()))) if self._board else ()
@@ -57,6 +79,7 @@ class BoardedLayer(ChannelLayer):
             channels=len(board.mailboxes) + len(board.buffers) + len(board.queues) if board else 0,
             groups=len(board.groups) if board else 0,
             memberships=sum(map(len, list(board.memberships.values()))) if board else 0,
+            presences=self._presence.presences if self._presence is not None else 0,
             waiting_messages=sum(messages for messages, _ in waiting) + (board.buffered_messages if board else 0),
             waiting_bytes=sum(size for _, size in waiting) + (board.buffered_bytes if board else 0),
             delivered=ledger.delivered,

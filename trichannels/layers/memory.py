@@ -13,6 +13,7 @@ from .base import require_channel_name, require_delay, require_group_name, requi
 from .boarded import BoardedLayer
 from .group_log import GroupLog, GroupLogs
 from .history import History, Position, Recovery
+from .memory_presence import MemoryPresence
 from .memory_queue import MemoryQueue, open_memory_queue
 from .postponed import Postponed
 from .queues import JobQueue
@@ -41,6 +42,8 @@ class InMemoryChannelLayer(BoardedLayer):
         group_expiry: float = 86400,
         serializer: Serializer | None = None,
         history: Mapping[str, History] | None = None,
+        presence_linger: float = 0,
+        presence_lease: float = 30,
         buffer_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         super().__init__(
@@ -50,19 +53,28 @@ class InMemoryChannelLayer(BoardedLayer):
             group_expiry=group_expiry,
             serializer=serializer,
             history=history,
+            presence_linger=presence_linger,
+            presence_lease=presence_lease,
         )
         self.buffer_bytes = buffer_bytes
         self._logs = GroupLogs()
         self._postponed = Postponed(self)
+        self._people: MemoryPresence | None = None
         self._sends = 0  # to groups, since others had a turn
 
     async def open(self) -> None:
         self._logs = GroupLogs()
         self._postponed = Postponed(self)
         self.set_up_board()
+        self._people = self._presence = MemoryPresence(
+            linger=self.presence_linger, serializer=self.serializer, tell=self._tell, start_soon=self.start_soon
+        )
 
     async def close(self) -> None:
         self._postponed.forget()
+        self._presence, people = None, self._people
+        if people is not None:
+            people.close()
         self.take_down_board()
 
     # Each of these acts after its last checkpoint: cancelled, also by asyncio's own cancel(), it has done nothing.
@@ -157,6 +169,11 @@ class InMemoryChannelLayer(BoardedLayer):
         finally:
             log.sent = offset
 
+    async def _tell(self, group: str, event: Message) -> None:
+        """Send a diff of the presence, which has no place in the group's history."""
+        if self._board is not None:
+            await self._board.fan_out(group, self.seal(event, group))
+
     async def _turn(self) -> None:
         """See a cancellation, and let others run every now and then: what is sent within a turn may be joined."""
         self._sends += 1
@@ -173,3 +190,5 @@ class InMemoryChannelLayer(BoardedLayer):
         self._postponed.forget()
         self.board.flush()
         self._logs = GroupLogs()
+        if self._people is not None:
+            self._people.flush()

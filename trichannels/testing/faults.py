@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -14,6 +14,7 @@ from ..exceptions import InvalidChannelLayerError
 from ..inbox import Mailbox
 from ..layers.base import ChannelLayer, LayerStatistics, require_channel_name, require_group_name
 from ..layers.history import Position, Recovery
+from ..layers.presence import Presence, PresenceBoard
 from ..layers.queues import JobQueue
 from ..layers.serializers import Message
 from .errors import FaultInjected
@@ -22,7 +23,7 @@ Fault: TypeAlias = Literal["drop", "duplicate", "fail"]
 Rate: TypeAlias = float | Mapping[str, float]
 
 SENDS = ("send", "group_send")
-OPERATIONS = (*SENDS, "receive", "new_channel", "group_add", "group_discard", "flush")
+OPERATIONS = (*SENDS, "receive", "new_channel", "group_add", "group_discard", "track", "presence", "flush")
 TIMES: Mapping[Fault | None, int] = {None: 1, "drop": 0, "duplicate": 2}
 
 
@@ -58,6 +59,8 @@ class FaultyLayer(ChannelLayer):
             group_expiry=inner.group_expiry,
             serializer=inner.serializer,
             history=inner.histories,
+            presence_linger=inner.presence_linger,
+            presence_lease=inner.presence_lease,
         )
         self.inner = inner
         self.error = error or (lambda operation: FaultInjected(f"{operation}: a fault of the test"))
@@ -131,6 +134,22 @@ class FaultyLayer(ChannelLayer):
 
     def detach(self, channel: str) -> None:
         self.inner.detach(channel)
+
+    @property
+    def presence_board(self) -> PresenceBoard | None:
+        return self.inner.presence_board
+
+    async def enter_presence(self, group: str, channel: str, key: str, meta: Any = None) -> None:
+        await self._times("track")
+        await self.inner.enter_presence(group, channel, key, meta)
+
+    async def presence(self, group: str) -> Presence:
+        await self._times("presence")
+        return await self.inner.presence(group)
+
+    async def presence_count(self, group: str) -> int:
+        await self._times("presence")
+        return await self.inner.presence_count(group)
 
     def groups_of(self, channel: str) -> tuple[str, ...]:
         return self.inner.groups_of(channel)

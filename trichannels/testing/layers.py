@@ -7,6 +7,7 @@ from .contract.history import HistoryContract
 from .contract.lifetime import LifetimeContract
 from .contract.messages import MessagesContract
 from .contract.names import NamesContract
+from .contract.presence import PresenceContract
 from .contract.queues import QueuesContract
 from .contract.statistics import StatisticsContract
 from .contract.subscriptions import SubscriptionsContract
@@ -21,6 +22,7 @@ class LayerContract(
     SubscriptionsContract,
     HistoryContract,
     QueuesContract,
+    PresenceContract,
     CancellationContract,
     StatisticsContract,
 ):
