@@ -38,6 +38,7 @@ _POSITION: ContextVar[Place | None] = ContextVar("trichannels_position", default
 
 BURST = 64  # events handled after which others get a turn, should no handler have waited for anything
 TURNS = 3  # of the event loop, for a disconnect that a server has queued to reach us
+END_OF_JOB = "channel.end"  # from a worker, behind its one message: to be heeded once that is handled
 FOREIGN_PATIENCE = 1.0  # seconds for which a full client side pauses the reading on servers that are not ours
 CLOSE_FRAME_TIMEOUT = 1.0  # seconds for the last frame; shorter, a loop that stands still would change its code
 
@@ -102,6 +103,7 @@ class Instance:
         self._receive, self._send = receive, send
         self.protocol: str = scope["type"]
         self._goodbye_type = f"{self.protocol}.disconnect"
+        self._last_types = (self._goodbye_type, END_OF_JOB) if self.protocol == "channel" else (self._goodbye_type,)
         self.transport = transport_of(scope)
         self.channel_name = ""
         self.nursery: Nursery | None = None
@@ -357,6 +359,10 @@ class Instance:
                 kind = event["type"]
                 if kind in ("websocket.disconnect", "http.disconnect"):
                     break
+                if kind == END_OF_JOB:
+                    self._gone = True
+                    self.mailbox.put(event, OVERHEAD)
+                    return
                 if self.transport is None:
                     await self._brief_room()
                 self.mailbox.put(event, _size(event))
@@ -466,7 +472,7 @@ class Instance:
         return None if serializer is None or not isinstance(item, Envelope) else {**item.sent_as(serializer)}
 
     def _handling_of(self, event: Event) -> Awaitable[None]:
-        if event.get("type") == self._goodbye_type:
+        if event.get("type") in self._last_types:
             raise StopConsumer  # somebody sent it: disconnect() runs once, when the socket has really ended
         self._begun = True
         return self.owner.handling(event)
@@ -511,8 +517,8 @@ class Instance:
     def _judge(self, error: BaseException) -> None:
         if isinstance(error, StopConsumer):
             self.end(Ending("stopped", 1000))
-        elif isinstance(error, ConnectionClosed):
-            if self.nursery is None or self.nursery.state == "open":  # else the end has a cause that will be told
+        elif isinstance(error, ConnectionClosed) and not (self.protocol == "channel" and self._is_open):
+            if self._is_open:  # else the end has a cause that will be told
                 self.end(Ending("disconnected", error.code, error.reason))
         elif self.error is None:
             self.end(Ending("failed", 1011))
@@ -520,6 +526,11 @@ class Instance:
             self._discarded += self.mailbox.close()  # also where it fails while ending: nothing more is handled
         elif error is not self.error:
             log.error("%s failed once more while it was ending", self.described, exc_info=error)
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the nursery takes tasks. A job has no peer: what is closed then was somebody else's."""
+        return self.nursery is None or self.nursery.state == "open"
 
     # ---- its end
 
@@ -543,7 +554,7 @@ class Instance:
         with self._judged():  # what a server raises here must not take the place of the error that ended us
             while not self._gone:
                 event = await self._receive()
-                self._gone = event["type"].endswith(".disconnect")
+                self._gone = event["type"].endswith(".disconnect") or event["type"] == END_OF_JOB
 
     async def _goodbye(self, rest: CancelScope | None = None) -> None:
         if self._begun and self.owner.handles(self._goodbye_type):
