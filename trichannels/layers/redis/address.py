@@ -1,0 +1,315 @@
+"""Where Redis is: URLs, and the forms of channels_redis' ``hosts``, read into endpoints and targets. No I/O."""
+
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, TypeAlias
+from urllib.parse import ParseResult, parse_qsl, unquote, urlparse
+
+from ...exceptions import InvalidChannelLayerError
+
+PORT, SENTINEL_PORT = 6379, 26379
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Whom we believe, and who we are. Files are PEM. Without ``ca_file`` the system's authorities count."""
+
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    verify: bool = True
+    check_hostname: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context for connecting; raises :class:`InvalidChannelLayerError` for files that cannot be used."""
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file is not None:
+                context.load_cert_chain(self.cert_file, self.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidChannelLayerError(f"the TLS files of the Redis layer cannot be used: {error}") from error
+        context.check_hostname = self.verify and self.check_hostname
+        if not self.verify:
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server: where it listens, and as whom we come."""
+
+    host: str = "localhost"
+    port: int = PORT
+    path: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: TLS | None = None
+
+    @property
+    def label(self) -> str:
+        """Its URL, without a password."""
+        if self.path is not None:
+            return f"unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'redis' if self.tls is None else 'rediss'}://{host}:{self.port}"
+
+    def at(self, host: str, port: int) -> "Endpoint":
+        """Return the same in another place."""
+        return replace(self, host=host, port=port, path=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Standalone:
+    """One server."""
+
+    endpoint: Endpoint
+
+    @property
+    def label(self) -> str:
+        """For errors."""
+        return self.endpoint.label
+
+
+@dataclass(frozen=True, slots=True)
+class Sentinels:
+    """The master that some sentinels watch under a name. ``master`` has all but its place."""
+
+    endpoints: tuple[Endpoint, ...]
+    master_name: str
+    master: Endpoint
+
+    @property
+    def label(self) -> str:
+        """For errors."""
+        return f"redis+sentinel://{_places(self.endpoints)}/{self.master_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster, and the nodes that are asked first."""
+
+    endpoints: tuple[Endpoint, ...]
+
+    @property
+    def label(self) -> str:
+        """For errors."""
+        return f"redis+cluster://{_places(self.endpoints)}"
+
+
+Target: TypeAlias = Standalone | Sentinels | Cluster
+
+
+def _places(endpoints: Iterable[Endpoint]) -> str:
+    return ",".join(f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+
+
+# What a query, or a dict of channels_redis, may say of a server: its name there, and ours.
+COMMON = {"username": "username", "password": "password", "db": "database"}
+TLS_NAMES = {
+    "ssl_ca_certs": "ca_file",
+    "ssl_certfile": "cert_file",
+    "ssl_keyfile": "key_file",
+    "ssl_cert_reqs": "verify",
+    "ssl_check_hostname": "check_hostname",
+}
+VERIFY = {"none": False, "optional": True, "required": True, "0": False, "1": True, "2": True}
+# Options of redis-py that mean nothing here, for we have our own way: taken, without effect.
+IDLE = {
+    "health_check_interval", "socket_keepalive", "retry_on_timeout", "max_connections", "decode_responses", "encoding",
+    "socket_timeout", "socket_connect_timeout", "protocol", "client_name", "retry", "retry_on_error",
+}  # fmt: skip
+
+
+def parse_url(url: str) -> Target:
+    """Read a URL; raises :class:`InvalidChannelLayerError`, which does not show a password."""
+    return _Reader(url).target()
+
+
+def parse_hosts(hosts: object) -> list[Target]:
+    """Read the option ``hosts``: a list of URLs, of ``(host, port)`` pairs and of dicts as channels_redis takes them.
+
+    A dict has ``address`` (a URL), or ``host`` and ``port``, or ``path``, or ``sentinels`` and ``master_name``, or
+    ``cluster`` (a list of pairs), and options of redis-py for credentials, database and TLS. A dict that names
+    neither is taken as channels_redis takes it: its server is on localhost.
+    """
+    if isinstance(hosts, str | bytes):
+        raise InvalidChannelLayerError("hosts must be a list of servers, even if there is only one (or use url=…)")
+    if not isinstance(hosts, Iterable) or not (entries := list(hosts)):
+        raise InvalidChannelLayerError("hosts must be a list that names at least one server")
+    return [_target(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
+
+
+def _target(entry: object, where: str) -> Target:
+    if isinstance(entry, str):
+        return _Reader(entry, where).target()
+    if isinstance(entry, Mapping):
+        return _from_dict(dict(entry), where)
+    if isinstance(entry, tuple | list):
+        return Standalone(Endpoint(*_place(entry, where)))
+    raise _wrong(where, f"must be a URL, a (host, port) pair or a dict, not {type(entry).__name__}")
+
+
+def _from_dict(entry: dict[Any, Any], where: str) -> Target:
+    kinds = [name for name in ("address", "path", "unix_socket_path", "sentinels", "cluster") if name in entry]
+    if len(kinds) > 1 or (kinds and ("host" in entry or "port" in entry)):
+        _refuse(where, f"says in more than one way where its server is: {', '.join([*kinds, 'host'])}")
+    if "address" in entry:
+        address = entry.pop("address")
+        if not isinstance(address, str):
+            _refuse(where, "has an 'address' that is no URL")
+        return _Reader(address, where, entry).target()
+    if "sentinels" in entry:
+        return _sentinels(entry, where)
+    cluster = entry.pop("cluster", None)
+    path = entry.pop("path", entry.pop("unix_socket_path", None))
+    place = _place((entry.pop("host", "localhost"), entry.pop("port", PORT)), where)
+    endpoint = _with_options(Endpoint(*place, path=path), entry, where)
+    if cluster is None:
+        return Standalone(endpoint)
+    if not isinstance(cluster, list | tuple) or not cluster:
+        _refuse(where, "has a 'cluster' that is no list of (host, port) pairs")
+    return Cluster(tuple(endpoint.at(*_place(node, where)) for node in cluster))
+
+
+def _sentinels(entry: dict[Any, Any], where: str) -> Sentinels:
+    places, name = entry.pop("sentinels"), entry.pop("master_name", None)
+    if not isinstance(name, str) or not name:
+        _refuse(where, "has 'sentinels' but no 'master_name'")
+    if not isinstance(places, list | tuple) or not places:
+        _refuse(where, "has 'sentinels' that are no list of (host, port) pairs")
+    own = dict(entry.pop("sentinel_kwargs", None) or {})
+    sentinel = _with_options(Endpoint(), own, f"{where}['sentinel_kwargs']")
+    master = _with_options(Endpoint(), entry, where)
+    return Sentinels(tuple(sentinel.at(*_place(place, where)) for place in places), name, master)
+
+
+def _place(pair: object, where: str) -> tuple[str, int]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
+        _refuse(where, f"must say where a server is as (host, port), not {pair!r}")
+    port = pair[1]
+    if isinstance(port, str) and port.isdigit():
+        port = int(port)
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        _refuse(where, f"has a port that is none: {pair[1]!r}")
+    return pair[0], port
+
+
+def _with_options(endpoint: Endpoint, options: Mapping[Any, Any], where: str) -> Endpoint:
+    """Add what redis-py's options say; raises for what it does not know."""
+    found: dict[str, Any] = {}
+    tls: dict[str, Any] = {}
+    encrypted = endpoint.tls is not None
+    for name, value in options.items():
+        if name in COMMON:
+            found[COMMON[name]] = value
+        elif name in TLS_NAMES:
+            tls[TLS_NAMES[name]] = value
+        elif name in ("ssl", "connection_class"):
+            encrypted = encrypted or value is True or "SSL" in getattr(value, "__name__", "")
+        elif name not in IDLE:
+            _refuse(where, f"has an option that is not known here: {name!r}")
+    if "database" in found:
+        found["database"] = _database(found["database"], where)
+    if tls or encrypted:
+        found["tls"] = TLS(**{name: _tls_value(name, value, where) for name, value in tls.items()})
+    return replace(endpoint, **found)
+
+
+def _database(value: object, where: str) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isdigit():
+        _refuse(where, f"has a database that is no number: {value!r}")
+    return int(text)
+
+
+def _tls_value(name: str, value: Any, where: str) -> Any:
+    if name == "verify":
+        if isinstance(value, ssl.VerifyMode):
+            return value is not ssl.CERT_NONE
+        if value is None or str(value).lower() not in VERIFY:
+            _refuse(where, f"has ssl_cert_reqs={value!r}: it must be 'none', 'optional' or 'required'")
+        return VERIFY[str(value).lower()]
+    if name == "check_hostname":
+        return str(value).lower() in ("true", "1", "yes")
+    return value
+
+
+class _Reader:
+    """One URL, and options that stood beside it."""
+
+    def __init__(self, url: str, where: str = "url", options: Mapping[Any, Any] | None = None) -> None:
+        self._where, self._options = where, dict(options or {})
+        try:
+            self._parts: ParseResult = urlparse(url)
+        except ValueError as error:
+            _refuse(where, f"is no URL: {error}")
+
+    def target(self) -> Target:
+        readers: dict[str, Callable[[], Target]] = {
+            "redis": self._standalone,
+            "rediss": self._standalone,
+            "unix": self._unix,
+            "redis+sentinel": self._sentinel,
+            "rediss+sentinel": self._sentinel,
+            "redis+cluster": self._cluster,
+            "rediss+cluster": self._cluster,
+        }
+        if self._parts.scheme not in readers:
+            _refuse(self._where, f"must begin with one of {', '.join(f'{scheme}://' for scheme in readers)}")
+        return readers[self._parts.scheme]()
+
+    def _complete(self, endpoint: Endpoint, database: str = "") -> Endpoint:
+        """Add credentials, TLS, and what the query says."""
+        user, _, _ = self._parts.netloc.rpartition("@")
+        name, colon, password = user.partition(":")
+        given: dict[Any, Any] = {"db": database} if database else {}
+        if name:
+            given["username"] = unquote(name)
+        if colon:
+            given["password"] = unquote(password)
+        if self._parts.scheme.startswith("rediss"):
+            given["ssl"] = True
+        return _with_options(endpoint, {**given, **dict(parse_qsl(self._parts.query)), **self._options}, self._where)
+
+    def _places(self, default: int) -> list[tuple[str, int]]:
+        places = []
+        for each in self._parts.netloc.rpartition("@")[2].split(","):
+            try:
+                parsed = urlparse(f"//{each}")
+                places.append((parsed.hostname or "localhost", parsed.port or default))
+            except ValueError as error:
+                _refuse(self._where, f"has a port that is none: {error}")
+        return places
+
+    def _standalone(self) -> Standalone:
+        return Standalone(self._complete(Endpoint(*self._places(PORT)[0]), self._parts.path.strip("/")))
+
+    def _unix(self) -> Standalone:
+        if not self._parts.path:
+            _refuse(self._where, "names no path: unix:///run/redis.sock")
+        return Standalone(self._complete(Endpoint(path=unquote(self._parts.path))))
+
+    def _sentinel(self) -> Sentinels:
+        name, _, database = self._parts.path.strip("/").partition("/")
+        if not name:
+            _refuse(self._where, "names no master: redis+sentinel://host:26379,host:26379/mymaster")
+        master = self._complete(Endpoint(), database)
+        tls = master.tls
+        endpoints = tuple(Endpoint(host, port, tls=tls) for host, port in self._places(SENTINEL_PORT))
+        return Sentinels(endpoints, name, master)
+
+    def _cluster(self) -> Cluster:
+        endpoint = self._complete(Endpoint())
+        if endpoint.database:
+            _refuse(self._where, "names a database, but a cluster has only the database 0")
+        return Cluster(tuple(endpoint.at(host, port) for host, port in self._places(PORT)))
+
+
+def _refuse(where: str, problem: str) -> NoReturn:
+    raise _wrong(where, problem)
+
+
+def _wrong(where: str, problem: str) -> InvalidChannelLayerError:
+    return InvalidChannelLayerError(f"{where} {problem}")

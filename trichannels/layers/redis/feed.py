@@ -1,0 +1,206 @@
+"""What comes to one group of one process: its subscription, in force or not, and where it stands in its history.
+
+Gaps are found and closed here, once for all members. What is to be delivered goes to the layer's one line of
+deliveries, so that order is kept whoever found it.
+"""
+
+import logging
+import random
+from copy import copy
+from typing import Protocol, TypeAlias
+
+import anyio
+
+from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable, TrichannelsError
+from ...inbox import Envelope
+from ..history import History, Position
+from ..recovery import PENDING, Missed, Tracker, Verdict, is_whole, merge
+from .history import RedisHistory
+from .server import RedisServer
+
+log = logging.getLogger("trichannels.layers.redis")
+
+RETRY = 1.0  # seconds, at the most, between two attempts to close a gap while the server does not answer
+READS = 3  # of a history that grows faster than it is read, for one newcomer
+
+
+class Gap:
+    """Stands in the line of deliveries where events are missing that cannot be had again."""
+
+
+GAP = Gap()
+Delivery: TypeAlias = "Envelope | Gap"
+
+
+class Deliveries(Protocol):
+    """The layer's line of deliveries."""
+
+    def enqueue(self, feed: "GroupFeed", delivery: Delivery) -> None:
+        """Put something at its end."""
+
+    async def drain(self) -> None:
+        """Return when all that is in it now has been delivered."""
+
+
+class Collector:
+    """What was delivered to a group since a newcomer began to read its history; ``broken`` if that cannot be used."""
+
+    __slots__ = ("broken", "events")
+
+    def __init__(self) -> None:
+        self.events: list[Envelope] = []
+        self.broken = False
+
+    def take(self, delivery: Delivery) -> None:
+        if isinstance(delivery, Gap) or len(self.events) >= PENDING:
+            self.events.clear()
+            self.broken = True
+        else:
+            self.events.append(delivery)
+
+
+class GroupFeed:
+    """One group, as long as somebody in this process is in it, or about to enter it."""
+
+    def __init__(
+        self, group: str, channel: str, server: RedisServer, deliveries: Deliveries, history: History | None,
+        records: RedisHistory | None,
+    ) -> None:  # fmt: skip
+        self.group, self.channel, self.server = group, channel, server
+        self._deliveries, self._history, self._records = deliveries, history, records
+        self.tracker: Tracker[Envelope] | None = None if history is None else Tracker()
+        self.joiners = 0  # tasks that are about to enter
+        self.undelivered = 0  # of its events, in the line of deliveries
+        self.over = False
+        self._begun = anyio.Event()
+        self._error: TrichannelsError | None = None
+        self._collectors: list[Collector] = []
+
+    def __repr__(self) -> str:
+        state = "subscribed" if self.in_force else f"failed: {self._error}" if self._error else "subscribing"
+        return f"<GroupFeed of {self.group}, {state}, {self.tracker!r}>"
+
+    @property
+    def in_force(self) -> bool:
+        """Whether what is published from now on will come."""
+        return self._begun.is_set() and self._error is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it could not be begun; who wants the group then begins anew."""
+        return self._error is not None
+
+    @property
+    def position(self) -> Position | None:
+        """The position up to which all has been put into the line of deliveries."""
+        return self.tracker.top if self.tracker is not None else None
+
+    # ---- its life
+
+    async def begin(self) -> None:
+        """Subscribe, and find out where the history stands. A task of the layer runs it."""
+        try:
+            await self.server.subscribe([self.channel])
+            if self.tracker is not None:
+                await self._close_gap()
+        except TrichannelsError as error:
+            self._error = error
+        except BaseException:
+            self._error = LayerClosed("the layer")
+            raise
+        finally:
+            self._begun.set()
+
+    async def confirmed(self) -> None:
+        """Wait until the subscription is in force; raises what it failed with."""
+        await self._begun.wait()
+        if self._error is not None:
+            raise copy(self._error) from self._error  # each waiter its own: a traceback grows with each raise
+
+    # ---- what comes
+
+    def arrive(self, envelope: Envelope) -> bool:
+        """Take a live event; True if a history has to be read before anything of the group goes on."""
+        if self.tracker is None or envelope.position is None:
+            self.put(envelope)
+            return False
+        verdict = self.tracker.arrive(envelope)
+        if verdict is Verdict.DELIVER:
+            self.put(envelope)
+        return verdict is Verdict.HEAL
+
+    def put(self, delivery: Delivery) -> None:
+        """Put an event into the line of deliveries, and before all who are reading the history meanwhile."""
+        self.undelivered += 1
+        for collector in self._collectors:
+            if isinstance(delivery, Gap) or delivery.position is not None:
+                collector.take(delivery)
+        self._deliveries.enqueue(self, delivery)
+
+    def doubt(self) -> bool:
+        """Events may be missing; True if the history has to be read. Without a history, that is told."""
+        if self.tracker is None:
+            self.put(GAP)
+            return False
+        return self.in_force and self.tracker.doubt()
+
+    async def heal(self) -> None:
+        """Close the gap that was found. A task of the layer runs it; while the server is away, it tries on."""
+        pause = 0.01
+        while not self.over:
+            try:
+                await self._close_gap()
+            except (LayerUnreachable, LayerRefused) as error:
+                log.warning("the history of %s cannot be read, which is tried again: %s", self.group, error)
+                await anyio.sleep(random.uniform(0, pause))  # noqa: S311 - full jitter
+                pause = min(2 * pause, RETRY)
+            else:
+                return
+
+    async def _close_gap(self) -> None:
+        assert self.tracker is not None
+        while not self.over:
+            ready, recovered = self.tracker.heal(await self._read(self.tracker.top))
+            if not recovered:
+                self.put(GAP)
+            while True:
+                for event in ready:
+                    self.put(event)
+                await self._deliveries.drain()
+                settled = self.tracker.settle()
+                if settled is None:
+                    break  # it has to be read once more
+                if not settled:
+                    return
+                ready = settled
+
+    async def _read(self, since: Position | None) -> Missed[Envelope]:
+        assert self._records is not None
+        assert self._history is not None
+        return await self._records.after(self.group, self._history, since)
+
+    # ---- newcomers
+
+    async def missed_by(self, since: Position) -> tuple[list[Envelope], Position | None]:
+        """Return all events after ``since`` up to now, and where that is; the list is empty and the position None
+        if that cannot be proven. Whoever gets it must act on it before anything is awaited.
+        """
+        for _ in range(READS):
+            collector = Collector()
+            self._collectors.append(collector)
+            try:
+                missed = await self._read(since)
+            finally:
+                self._collectors.remove(collector)
+            if not is_whole(since, missed):
+                break
+            merged = None if collector.broken else merge(since, missed, collector.events)
+            if merged is not None:
+                return merged, _end_of(merged, since)
+        return [], None
+
+
+def _end_of(events: list[Envelope], since: Position) -> Position:
+    place = events[-1].position if events else since
+    assert place is not None
+    return Position(place.offset, place.epoch)

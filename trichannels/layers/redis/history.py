@@ -1,0 +1,97 @@
+"""The histories of groups in Redis: one script appends and publishes, one reads. Each is one round trip in one slot."""
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from ...exceptions import UnreadableMessage
+from ...inbox import Envelope
+from ..history import History, Position
+from ..recovery import Missed
+from .names import Native
+from .scripts import Script
+from .server import RUN_ID, RedisServer
+
+APPEND, READ = Script.from_file("history_append"), Script.from_file("history_read")
+
+PAGE = 250  # events that one reading brings
+MOST_BYTES = 16 * 1024 * 1024  # of one recovery; who has missed more reads the state afresh
+DAY = 86_400  # seconds; a history's number and name are kept for at least so long
+
+
+class RedisHistory:
+    """The histories of the groups of one server. ``read`` makes an event of what is kept; it may raise."""
+
+    def __init__(self, server: RedisServer, names: Native, read: Callable[[str, bytes, Position], Envelope]) -> None:
+        self._server, self._names, self._read = server, names, read
+
+    def __repr__(self) -> str:
+        return f"<RedisHistory at {self._server.label}>"
+
+    async def append(self, group: str, sealed: bytes, history: History, key: str | None) -> Position:
+        """Give an event its position and publish it; of several with one key, only the first."""
+        arguments = append_arguments(
+            sealed, history, RUN_ID, self._names.events(group), self._server.publish_command, key
+        )
+        answer = await self._server.run(APPEND, append_keys(self._names, group, key), arguments)
+        return position_of(answer)
+
+    async def after(self, group: str, history: History, since: Position | None) -> Missed[Envelope]:
+        """Return what came after ``since``, a page at a time, and the top; without ``since`` the top alone.
+
+        Not whole where that is more than a recovery may bring, or cannot be read.
+        """
+        events: list[Envelope] = []
+        size, reached = 0, since
+        while True:
+            top, page = await self._page(group, history, reached, history.limit - len(events))
+            if since is None or reached is None or top.epoch != reached.epoch:
+                return Missed(top, whole=since is None)
+            for position, sealed in page:
+                size += len(sealed)
+                try:
+                    events.append(self._read(group, sealed, position))
+                except UnreadableMessage:
+                    return Missed(top, whole=False)
+            if not page or page[-1][0].offset >= top.offset:
+                return Missed(top, events)
+            if size > MOST_BYTES:
+                return Missed(top, whole=False)
+            reached = page[-1][0]
+
+    async def _page(
+        self, group: str, history: History, since: Position | None, most: int
+    ) -> tuple[Position, list[tuple[Position, bytes]]]:
+        epoch, offset = (since.epoch, since.offset) if since is not None else ("", 0)
+        arguments = [RUN_ID, secrets.token_hex(8), _memory_of(history), epoch, offset, most, min(PAGE, max(most, 1))]
+        answer = await self._server.run(READ, self._keys(group), arguments)
+        top, flat = position_of(answer), answer[2]
+        return top, [(Position(flat[at], top.epoch), flat[at + 1]) for at in range(0, len(flat), 2)]
+
+    def _keys(self, group: str) -> list[str]:
+        return [self._names.key(group, "meta"), self._names.key(group, "log")]
+
+
+def _memory_of(history: History) -> int:
+    return max(DAY, int(2 * history.seconds))
+
+
+def position_of(answer: Any) -> Position:
+    """Return the position with which both scripts begin their answers."""
+    return Position(int(answer[0]), answer[1].decode())
+
+
+def append_keys(names: Native, group: str, key: str | None) -> list[str]:
+    """Return the keys of the script that appends."""
+    meta, log = names.key(group, "meta"), names.key(group, "log")
+    return [meta, log, meta if key is None else names.key(group, f"once:{key}")]
+
+
+def append_arguments(
+    sealed: bytes, history: History, run_id: Any, channel: str, publish_command: str, key: str | None
+) -> list[Any]:
+    """Return the arguments of the script that appends; an empty ``run_id`` has it ask the server."""
+    return [
+        sealed, history.size, int(history.seconds * 1000) or 1, _memory_of(history), run_id, secrets.token_hex(8),
+        channel, publish_command, "0" if key is None else "1",
+    ]  # fmt: skip

@@ -1,0 +1,357 @@
+"""The Redis layer: the switchboard of this process, and what carries events between it and those of others.
+
+Consumers never touch the wire: one reader for each server puts what comes into one line of deliveries, from which it
+goes to bounded inboxes. So whoever is cancelled, here or there, loses no reply and no message.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Literal
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ...exceptions import InvalidChannelLayerError, LayerClosed, LayerUnreachable, OutcomeUnknown, TrichannelsError
+from ...inbox import Envelope
+from ..base import require_channel_name, require_group_name
+from ..boarded import BoardedLayer
+from ..history import History, Position, Recovery
+from ..serializers import Message, Serializer
+from ..switchboard import LOOSE
+from .feed import GroupFeed
+from .hub import Hub
+from .names import JOIN, LEAVE, PubSubCompatible
+from .options import Buffer, check_names, serializer_of, targets_of, wire_of
+from .server import RedisServer, Timeouts, open_server
+
+log = logging.getLogger("trichannels.layers.redis")
+
+OPTIONS = (
+    "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
+    "serializer_format", "serializer", "history", "wire", "unreachable", "timeout", "timeouts", "buffer_bytes",
+)  # fmt: skip
+
+
+class RedisChannelLayer(BoardedLayer):
+    """A layer for many processes, on Redis 7 or newer: standalone, behind Sentinel, or a Cluster.
+
+    ``hosts``: a list as channels_redis takes it: URLs, ``(host, port)`` pairs or dicts; several share the groups among
+    them. Or ``url``: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``, ``redis+cluster://``.
+    ``prefix``, ``expiry``, ``group_expiry``, ``capacity``, ``channel_capacity``, ``symmetric_encryption_keys`` and
+    ``serializer_format`` mean what they mean in channels_redis; its ``on_disconnect``, ``on_reconnect`` and
+    ``random_prefix_length`` are taken too, the last without effect.
+
+    ``history``: group patterns to :class:`History`. ``unreachable``: ``"fail"``, or a :class:`Buffer` in which
+    ``group_send`` keeps events while the server is away. ``timeout``: seconds within which an operation succeeds or
+    raises :class:`LayerUnreachable`. ``wire="channels_redis.pubsub"`` speaks with processes that still run
+    ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work queues.
+    """
+
+    def __init__(
+        self,
+        hosts: object = None,
+        prefix: str = "asgi",
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[Any, int] | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        random_prefix_length: int = 12,
+        serializer_format: str | Serializer = "msgpack",
+        on_disconnect: Callable[[], object] | None = None,
+        on_reconnect: Callable[[], object] | None = None,
+        *,
+        url: str | None = None,
+        serializer: Serializer | None = None,
+        history: Mapping[str, History] | None = None,
+        wire: Literal["native", "channels_redis.pubsub"] = "native",
+        unreachable: Literal["fail"] | Buffer = "fail",
+        timeout: float = 5,
+        timeouts: Timeouts | None = None,
+        buffer_bytes: int = 64 * 1024 * 1024,
+        **unknown: Any,
+    ) -> None:
+        check_names(OPTIONS, unknown, type(self).__name__)
+        super().__init__(
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            expiry=expiry,
+            group_expiry=group_expiry,
+            serializer=serializer_of(serializer_format, symmetric_encryption_keys, serializer),
+            history=history,
+        )
+        if unreachable != "fail" and not isinstance(unreachable, Buffer):
+            raise InvalidChannelLayerError(f"unreachable must be 'fail' or a Buffer(…), not {unreachable!r}")
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+            raise InvalidChannelLayerError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        self.targets = targets_of(hosts, url)
+        self.wire = wire_of(wire, prefix, history)
+        self.timeouts = timeouts or Timeouts(connect=timeout, reply=timeout)
+        self.timeout, self.unreachable, self.buffer_bytes = timeout, unreachable, buffer_bytes
+        self._on_disconnect, self._on_reconnect = on_disconnect, on_reconnect
+        self._hub: Hub | None = None
+        self._backlog: Backlog | None = None
+
+    # ---- lifetime
+
+    async def open(self) -> None:
+        """Connect; raises :class:`LayerUnreachable` if that does not succeed within ``timeout``."""
+        board = self.set_up_board()
+        hub = Hub(
+            board, self.wire, self.serializer, self.start_soon, expiry=self.expiry, history_of=self.history_of,
+            read_diff=self._read_diff, timeout=self.timeout,
+            on_lost=lambda: self._tell(self._on_disconnect), on_restored=lambda: self._tell(self._on_reconnect),
+        )  # fmt: skip
+        connected = anyio.Event()
+        try:
+            self.start_soon(self._hold, hub, connected)
+            await connected.wait()
+            await self._listen(hub)
+        except BaseException:
+            self.take_down_board()
+            raise
+        self._hub = hub
+        if isinstance(self.unreachable, Buffer):
+            self._backlog = Backlog(self.unreachable)
+        if self.histories:
+            self.start_soon(hub.check_histories)
+
+    async def _hold(self, hub: Hub, connected: anyio.Event) -> None:
+        """Keep the connections for as long as the layer is open."""
+        async with AsyncExitStack() as stack:
+            for target in self.targets:
+                hub.add(await stack.enter_async_context(open_server(target, hub, timeouts=self.timeouts)))
+            connected.set()
+            await anyio.sleep_forever()
+
+    async def _listen(self, hub: Hub) -> None:
+        """Hear what is sent to the channels of this process."""
+        token = hub.board.token
+        if hub.post is not None:
+            await hub.server_of(token).subscribe([hub.post.inbox])
+        elif isinstance(self.wire, PubSubCompatible):
+            for server in hub.servers:
+                await server.subscribe([], patterns=[self.wire.own_channels(token)])
+
+    async def close(self) -> None:
+        self._hub = self._backlog = None
+        self.take_down_board()
+
+    @property
+    def hub(self) -> Hub:
+        """What the open layer has; raises :class:`LayerClosed`."""
+        board = self.board  # which also says who asks from a wrong thread
+        if self._hub is None or self._hub.board is not board:
+            raise LayerClosed(type(self).__name__)
+        return self._hub
+
+    def _tell(self, whom: Callable[[], object] | None) -> None:
+        if whom is not None:
+            try:
+                whom()
+            except Exception:
+                log.exception("%r, which was to be told about the connection, failed", whom)
+
+    # ---- messages
+
+    async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
+        hub, envelope = self.hub, None
+        require_channel_name(channel)
+        envelope = self.seal(message)
+        if hub.board.owns(channel):
+            await checkpoint()
+            self.hub.board.post(channel, envelope)
+        elif isinstance(self.wire, PubSubCompatible):
+            await hub.server_of(channel).execute("PUBLISH", channel, envelope.payload)
+        elif "!" in channel:
+            assert hub.post is not None
+            if not await hub.post.send(channel, envelope.payload):
+                self.ledger.undeliverable += 1
+        else:
+            raise NotImplementedError
+
+    async def receive(self, channel: str) -> Message:
+        await checkpoint()
+        return await self.hub.board.take(require_channel_name(channel))
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        return require_channel_name(self.hub.board.name(prefix, LOOSE))
+
+    # ---- groups
+
+    async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
+        await checkpoint()
+        hub = self.hub
+        require_group_name(group)
+        require_channel_name(channel)
+        if not hub.board.owns(channel):
+            return await self._join_elsewhere(hub, group, channel, since)
+        if since is not None:
+            self.require_newcomer(hub.board, group, channel)
+        async with hub.joining(group) as feed:
+            missed: list[Envelope] = []
+            end: Position | None = None
+            if since is not None and feed.tracker is not None:
+                missed, end = await feed.missed_by(since)
+            return self._enter(hub, feed, channel, missed, end, since is None or end is not None)
+
+    def _enter(
+        self, hub: Hub, feed: GroupFeed, channel: str, missed: list[Envelope], end: Position | None, recovered: bool
+    ) -> Recovery:
+        """Put a channel into a group where its history has brought it. All at once: nothing may come in between."""
+        board = self.hub.board
+        if not board.follows(feed.group, channel):
+            after = end or (feed.position if feed.undelivered else None)
+            board.join(feed.group, channel, after)
+            mailbox = board.mailboxes.get(channel)
+            if mailbox is not None and feed.tracker is not None:
+                mailbox.enter(feed.group, missed)
+        return Recovery(feed.group, end or feed.position, recovered, len(missed))
+
+    async def _join_elsewhere(self, hub: Hub, group: str, channel: str, since: Position | None) -> Recovery:
+        if hub.post is None or "!" not in channel:
+            raise InvalidChannelLayerError(
+                f"group_add({group!r}, {channel!r}): only channels of consumers and subscriptions can be in a group"
+                + (", and with wire='channels_redis.pubsub' only those of this process" if hub.post is None else "")
+            )
+        if since is not None:
+            raise InvalidChannelLayerError(f"join({group!r}, since=…): {channel!r} is a channel of another process")
+        if not await hub.post.ask(JOIN, group, channel):
+            self.ledger.undeliverable += 1
+        return Recovery(group, None, True)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        await checkpoint()
+        hub = self.hub
+        require_group_name(group)
+        require_channel_name(channel)
+        if hub.board.owns(channel):
+            hub.board.leave(group, channel)
+        elif hub.post is not None and "!" in channel:
+            await hub.post.ask(LEAVE, group, channel)
+
+    async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
+        hub = self.hub
+        envelope = self.seal(message, require_group_name(group))
+        if not self.histories or self.history_of(group) is None:
+            self.require_no_key(group, idempotency_key)
+        if self._backlog is not None:
+            return await self._send_or_keep(hub, self._backlog, group, envelope.payload, idempotency_key)
+        return await self._publish(hub, group, envelope.payload, idempotency_key)
+
+    async def _publish(self, hub: Hub, group: str, sealed: bytes, key: str | None) -> Position | None:
+        history = self.history_of(group) if self.histories else None
+        if history is not None:
+            return await hub.records_of(group).append(group, sealed, history, key)
+        channel = hub.wire.events(group)
+        server = hub.server_of(hub.name_to_hash(group))
+        await server.execute(server.publish_command, channel, hub.wire.event(sealed), key=channel)
+        return None
+
+    async def group_send_many(self, events: Sequence[tuple[str, Message]]) -> list[Position | None]:
+        hub = self.hub
+        sealed = [(require_group_name(group), self.seal(message, group).payload) for group, message in events]
+        positions: list[Position | None] = [None] * len(sealed)
+        batches: dict[RedisServer, list[tuple[str, tuple[str, str, bytes]]]] = {}
+        recorded = []
+        for index, (group, payload) in enumerate(sealed):
+            if self.histories and self.history_of(group) is not None:
+                recorded.append((index, group, payload))
+                continue
+            server, channel = hub.server_of(hub.name_to_hash(group)), hub.wire.events(group)
+            command = (server.publish_command, channel, hub.wire.event(payload))
+            batches.setdefault(server, []).append((channel, command))
+        for server, batch in batches.items():
+            for answer in await server.pipeline(batch):
+                if isinstance(answer, Exception):
+                    raise answer
+        for index, group, payload in recorded:
+            positions[index] = await self._publish(hub, group, payload, None)
+        return positions
+
+    # ---- while the server is away
+
+    async def _send_or_keep(
+        self, hub: Hub, backlog: "Backlog", group: str, sealed: bytes, key: str | None
+    ) -> Position | None:
+        if not backlog:
+            try:
+                return await self._publish(hub, group, sealed, key)
+            except OutcomeUnknown:
+                raise  # to send it once more might send it twice
+            except LayerUnreachable as error:
+                failure = error
+        else:
+            await checkpoint()
+            failure = LayerUnreachable(hub.server_of(group).label, "it is away, and the buffer of events is full")
+        if not backlog.keep(group, sealed, key):
+            raise failure
+        if not backlog.flushing:
+            backlog.flushing = True
+            self.start_soon(self._flush_backlog, hub, backlog)
+        return None
+
+    async def _flush_backlog(self, hub: Hub, backlog: "Backlog") -> None:
+        """Send what was kept, in order, once the server is back."""
+        try:
+            while backlog:
+                group, sealed, key = backlog.oldest
+                try:
+                    await self._publish(hub, group, sealed, key)
+                except OutcomeUnknown as error:
+                    log.error("an event to %s that was kept while the server was away: %s", group, error)
+                except LayerUnreachable:
+                    continue  # the deadline of the attempt was the pause
+                except TrichannelsError as error:
+                    log.error("an event to %s that was kept while the server was away is lost: %s", group, error)
+                backlog.forget_oldest()
+        finally:
+            backlog.flushing = False
+
+    async def flush(self) -> None:
+        hub = self.hub
+        for server in hub.servers:
+            await server.delete_matching(f"{self.wire.prefix}:*")
+        hub = self.hub
+        groups = list(hub.board.groups)
+        hub.board.flush()
+        for group in groups:
+            hub.release(group)
+
+    def _read_diff(self, body: bytes) -> Message:
+        raise NotImplementedError
+
+
+RedisPubSubChannelLayer = RedisChannelLayer
+"""The name that channels_redis gives to its layer on pub/sub: settings survive the rename of the package."""
+
+
+class Backlog:
+    """Events that wait until the server is back, within the bounds of a :class:`Buffer`."""
+
+    def __init__(self, limits: Buffer) -> None:
+        self._limits, self._size = limits, 0
+        self._events: deque[tuple[str, bytes, str | None]] = deque()
+        self.flushing = False
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    @property
+    def oldest(self) -> tuple[str, bytes, str | None]:
+        """The group, the event and its key that must be sent next."""
+        return self._events[0]
+
+    def keep(self, group: str, sealed: bytes, key: str | None) -> bool:
+        """Keep an event; False if there is no room."""
+        if len(self._events) >= self._limits.messages or self._size + len(sealed) > self._limits.bytes:
+            return False
+        self._events.append((group, sealed, key))
+        self._size += len(sealed)
+        return True
+
+    def forget_oldest(self) -> None:
+        """It has been sent."""
+        self._size -= len(self._events.popleft()[1])

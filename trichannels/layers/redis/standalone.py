@@ -1,0 +1,136 @@
+"""One Redis server: a connection for commands, and one for subscriptions."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+
+from ...nursery import collapsed
+from .address import Endpoint, Standalone
+from .connection import Connection, open_connection, refused
+from .link import Link
+from .outbox import RUN_MARK, packed
+from .scripts import Script
+from .server import RUN_ID, Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
+from .subscriber import Subscriber
+
+
+class OneServer(RedisServer):
+    """Commands and subscriptions at whichever server ``resolve`` finds: the only one, or a sentinel's master."""
+
+    publish_command = "PUBLISH"
+
+    def __init__(self, label: str, sink: Sink, timeouts: Timeouts, bounds: Bounds) -> None:
+        self.label, self.timeouts = label, timeouts
+        self.link = Link(label, self.resolve, timeouts, bounds)
+        self.subscriber = Subscriber(label, self.resolve, sink, timeouts, bounds)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.link!r}, {self.subscriber!r}>"
+
+    async def resolve(self) -> Endpoint:
+        """Return where the server is now."""
+        raise NotImplementedError
+
+    async def execute(self, *command: Arg, key: str = "", timeout: float | None = None) -> Any:
+        answer = (await self.link.submit(packed(*command), 1, timeout))[0]
+        if isinstance(answer, Exception):
+            raise refused(self.label, answer)
+        return answer
+
+    async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
+        data = b"".join([packed(*command) for _, command in commands])
+        answers = await self.link.submit(data, len(commands), timeout) if commands else []
+        return [refused(self.label, each) if isinstance(each, Exception) else each for each in answers]
+
+    async def run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None
+    ) -> Any:
+        return await run_on(self.link, script, keys, args, timeout)
+
+    async def subscribe(
+        self, channels: Sequence[str], *, patterns: Sequence[str] = (), timeout: float | None = None
+    ) -> None:
+        await self.subscriber.subscribe(channels, patterns, timeout)
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        self.subscriber.unsubscribe(channels)
+
+    def dedicated(self, key: str) -> AbstractAsyncContextManager[Connection]:
+        return self._dedicated()
+
+    @asynccontextmanager
+    async def _dedicated(self) -> AsyncIterator[Connection]:
+        async with open_connection(await self.resolve(), timeout=self.timeouts.connect) as connection:
+            yield connection
+
+    async def delete_matching(self, pattern: str) -> int:
+        return await delete_on(self.link, pattern)
+
+    def statistics(self) -> RedisStatistics:
+        link, subscriber = self.link, self.subscriber
+        return RedisStatistics(
+            connections=(link.connection is not None) + (subscriber.connection is not None),
+            generation=link.generation,
+            reconnects=max(0, link.generation - 1) + max(0, subscriber.generation - 1),
+            in_flight=link.outbox.under_way,
+            waiting=link.outbox.waiting,
+            subscriptions=len(subscriber.wanted),
+        )
+
+
+class StandaloneServer(OneServer):
+    """The server at a fixed place."""
+
+    def __init__(self, target: Standalone, sink: Sink, timeouts: Timeouts, bounds: Bounds) -> None:
+        super().__init__(target.label, sink, timeouts, bounds)
+        self._endpoint = target.endpoint
+
+    async def resolve(self) -> Endpoint:
+        return self._endpoint
+
+
+@asynccontextmanager
+async def open_standalone(
+    target: Standalone, sink: Sink, timeouts: Timeouts, bounds: Bounds
+) -> AsyncIterator[RedisServer]:
+    """Keep two connections to a server for the block."""
+    server = StandaloneServer(target, sink, timeouts, bounds)
+    async with collapsed(), anyio.create_task_group() as group:
+        group.start_soon(server.link.run)
+        group.start_soon(server.subscriber.run)
+        try:
+            yield server
+        finally:
+            group.cancel_scope.cancel()
+
+
+async def run_on(
+    link: Link, script: Script, keys: Sequence[str], args: Sequence[Any], timeout: float | None = None
+) -> Any:
+    """Run a script by its digest; where the server does not know it, by its text, which makes it known."""
+    marked = RUN_ID in args
+    passed = [len(keys), *keys, *(RUN_MARK if each is RUN_ID else each for each in args)]
+    answer = (await link.submit(packed("EVALSHA", script.sha1, *passed), 1, timeout, marked=marked))[0]
+    if isinstance(answer, Exception) and str(answer).startswith("NOSCRIPT"):
+        answer = (await link.submit(packed("EVAL", script.text, *passed), 1, timeout, marked=marked))[0]
+    if isinstance(answer, Exception):
+        raise refused(link.label, answer)
+    return answer
+
+
+async def delete_on(link: Link, pattern: str) -> int:
+    """Delete the keys of one server that match a pattern."""
+    cursor, deleted = b"0", 0
+    while True:
+        answer = (await link.submit(packed("SCAN", cursor, "MATCH", pattern, "COUNT", 500), 1))[0]
+        if isinstance(answer, Exception):
+            raise refused(link.label, answer)
+        cursor, keys = answer
+        if keys:
+            commands = b"".join([packed("UNLINK", key) for key in keys])  # one by one: they may be of different slots
+            answers = await link.submit(commands, len(keys))
+            deleted += sum(each for each in answers if isinstance(each, int))
+        if cursor == b"0":
+            return deleted

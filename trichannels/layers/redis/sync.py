@@ -1,0 +1,305 @@
+"""The blocking twin, for code without an event loop: views, Celery tasks, management commands. On redis-py.
+
+It publishes what the layer's processes hear. It receives nothing, but for the answer to what it asks of a process.
+"""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import redis
+import redis.cluster
+import redis.sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
+from ...seam import backend
+from ..base import checked_capacities, require_channel_name, require_group_name, type_of
+from ..history import History, Position, checked_histories, history_of
+from ..serializers import Message, Serializer
+from .address import Cluster, Endpoint, Sentinels, Target
+from .history import append_arguments, append_keys, position_of
+from .names import ANSWER, JOIN, LEAVE, MESSAGE, Letter, Native, read_letter, shard_of, write_letter
+from .options import check_names, serializer_of, targets_of, wire_of
+from .post import token_of
+from .scripts import Script
+
+APPEND = Script.from_file("history_append")
+NAMES = (
+    "hosts", "url", "prefix", "capacity", "channel_capacity", "symmetric_encryption_keys", "serializer_format",
+    "serializer", "history", "wire", "timeout",
+)  # fmt: skip
+NO_RETRY = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}  # what was sent once must not be sent twice
+
+
+class SyncChannelLayer:
+    """Sends to the channels and groups of :class:`RedisChannelLayer`, and blocks until Redis has taken it.
+
+    It takes that layer's options, and must be given the same ones. No event loop is needed, and none is allowed: on the
+    thread of a running loop every method raises RuntimeError, for it would stop the loop. Threads may share one. After
+    ``fork()`` both processes may go on: each makes connections of its own. ``close()``, or the end of a ``with`` block,
+    gives the connections back; it may be used again.
+
+    ``timeout``: seconds for connecting and for each answer. Raises what the layer raises: :class:`LayerUnreachable`
+    if Redis was not reached, :class:`OutcomeUnknown` if it was and did not answer, :class:`LayerRefused` for an error.
+    """
+
+    def __init__(
+        self,
+        hosts: object = None,
+        prefix: str = "asgi",
+        *,
+        url: str | None = None,
+        capacity: int = 100,
+        channel_capacity: Mapping[Any, int] | None = None,
+        symmetric_encryption_keys: Iterable[str | bytes] | None = None,
+        serializer_format: str | Serializer = "msgpack",
+        serializer: Serializer | None = None,
+        history: Mapping[str, History] | None = None,
+        wire: Literal["native", "channels_redis.pubsub"] = "native",
+        timeout: float = 5,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        **unknown: Any,
+    ) -> None:
+        check_names(NAMES, unknown, type(self).__name__)
+        self.histories = checked_histories(history)
+        self.wire = wire_of(wire, prefix, history)
+        self.serializer = serializer_of(serializer_format, symmetric_encryption_keys, serializer)
+        self.timeout, self.expiry = timeout, expiry
+        self.capacity, self.channel_capacity = capacity, checked_capacities(channel_capacity)
+        self._clients = [_Client(target, timeout) for target in targets_of(hosts, url)]
+
+    def __repr__(self) -> str:
+        return f"<SyncChannelLayer on {', '.join(map(repr, self._clients))}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+        for client in self._clients:
+            client.close()
+
+    def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
+        """Send to a channel: of a consumer anywhere, or a work queue; :class:`ChannelFull` if that is full."""
+        refuse_loops()
+        require_channel_name(channel)
+        sealed = self._seal(message)
+        if not isinstance(self.wire, Native):
+            self._client(channel).run("PUBLISH", channel, sealed)
+        elif "!" not in channel:
+            self._enqueue(channel, sealed, delay)
+        elif delay:
+            raise InvalidChannelLayerError(
+                f"send({channel!r}, delay=…): without an event loop only work queues take what is to come later"
+            )
+        else:
+            self._letter(token_of(channel), Letter(MESSAGE, channel, sealed))
+
+    def _enqueue(self, channel: str, sealed: bytes, delay: float) -> None:
+        raise NotImplementedError
+
+    def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
+        """Send to every member of a group, in all processes; returns the position where the group has history."""
+        refuse_loops()
+        require_group_name(group)
+        sealed = self._seal(message)
+        history = history_of(self.histories, group)
+        if isinstance(self.wire, Native) and history is not None:
+            client, channel = self._client(group), self.wire.events(group)
+            keys = append_keys(self.wire, group, idempotency_key)
+            arguments = append_arguments(sealed, history, "", channel, client.publish_command, idempotency_key)
+            return position_of(client.script(APPEND, keys, arguments))
+        if idempotency_key is not None:
+            raise InvalidChannelLayerError(f"group_send({group!r}, idempotency_key=…): the group has no history")
+        channel = self.wire.events(group)
+        client = self._client(group if isinstance(self.wire, Native) else channel)
+        client.run(client.publish_command, channel, self.wire.event(sealed))
+        return None
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Put a consumer's channel into a group; its process does it, and has done it when this returns."""
+        self._ask(JOIN, group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """Take a consumer's channel out of a group."""
+        self._ask(LEAVE, group, channel)
+
+    def _ask(self, kind: str, group: str, channel: str) -> None:
+        refuse_loops()
+        require_group_name(group)
+        require_channel_name(channel)
+        if not isinstance(self.wire, Native) or "!" not in channel:
+            raise InvalidChannelLayerError(f"{channel!r} is no channel whose process could be asked")
+        token = secrets.token_hex(6)
+        with self._client(token).listening(self.wire.inbox(token)) as listen:
+            if not self._letter(token_of(channel), Letter(kind, channel, group=group, sender=token, number=1)):
+                return  # its process has ended, and all memberships with it
+            for frame in listen(time.monotonic() + self.timeout):
+                letter = read_letter(frame)
+                if letter.kind == ANSWER:
+                    if letter.body:
+                        raise LayerUnreachable(f"the channel {channel!r}", letter.body.decode(errors="replace"))
+                    return
+        raise LayerUnreachable(f"the channel {channel!r}", "its process has not answered in time")
+
+    def _letter(self, token: str, letter: Letter) -> bool:
+        assert isinstance(self.wire, Native)
+        client = self._client(token)
+        return bool(client.run(client.publish_command, self.wire.inbox(token), write_letter(letter)))
+
+    def _seal(self, message: Message) -> bytes:
+        sealed = self.serializer.encode(message)
+        type_of(message)
+        return sealed
+
+    def _client(self, name: str) -> "_Client":
+        return self._clients[shard_of(name, len(self._clients))]
+
+
+def refuse_loops() -> None:
+    """Raise RuntimeError on the thread of a running event loop."""
+    try:
+        running = backend()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"SyncChannelLayer would stop the {running} loop that runs in this thread: await the channel layer itself, "
+        "get_channel_layer(), or call this from a worker thread"
+    )
+
+
+class _Client:
+    """redis-py's client for one target, made when it is first needed; its errors made ours."""
+
+    def __init__(self, target: Target, timeout: float) -> None:
+        self._target, self._timeout = target, timeout
+        self._made: Any = None
+        self.publish_command = "SPUBLISH" if isinstance(target, Cluster) else "PUBLISH"
+
+    def __repr__(self) -> str:
+        return self._target.label
+
+    @property
+    def _client(self) -> Any:
+        if self._made is None:
+            with self._translated():
+                self._made = _connect(self._target, self._timeout)
+        return self._made
+
+    def close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+    def run(self, command: str, channel: str, payload: bytes) -> Any:
+        """Publish; returns how many heard it."""
+        client = self._client
+        with self._translated():
+            if command == "SPUBLISH":
+                return client.spublish(channel, payload)
+            return client.execute_command(command, channel, payload)
+
+    def script(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
+        """Run a script, which the server may have forgotten."""
+        client = self._client
+        with self._translated():
+            try:
+                return client.evalsha(script.sha1, len(keys), *keys, *arguments)
+            except redis.exceptions.NoScriptError:
+                return client.eval(script.text, len(keys), *keys, *arguments)
+
+    @contextmanager
+    def listening(self, channel: str) -> Iterator[Any]:
+        """Be subscribed to a channel for the block; gives what yields the frames that come before a deadline."""
+        client = self._client
+        sharded = isinstance(self._target, Cluster)
+        with self._translated():
+            pubsub = client.pubsub()
+        try:
+            with self._translated():
+                (pubsub.ssubscribe if sharded else pubsub.subscribe)(channel)
+                self._next(pubsub, channel, time.monotonic() + self._timeout, "subscribe")
+
+            def frames(deadline: float) -> Iterator[bytes]:
+                while (frame := self._next(pubsub, channel, deadline, "message")) is not None:
+                    yield frame
+
+            yield frames
+        finally:
+            pubsub.close()
+
+    def _next(self, pubsub: Any, channel: str, deadline: float, wanted: str) -> Any:
+        """Return the data of the next message of the wanted kind; None if the deadline comes first."""
+        while (left := deadline - time.monotonic()) > 0:
+            with self._translated():
+                if isinstance(self._target, Cluster):
+                    found = pubsub.get_sharded_message(timeout=min(left, 0.1))
+                else:
+                    found = pubsub.get_message(timeout=left)
+            if found is not None and found["type"].endswith(wanted):
+                return found["data"]
+        return None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except redis.exceptions.ResponseError as error:
+            raise LayerRefused(self._target.label, str(error)) from error
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise _unreachable(self._target.label, error) from error
+
+
+def _unreachable(label: str, error: BaseException) -> LayerUnreachable:
+    """Say whether anything can have been done: not if there was no connection at all."""
+    text = str(error)
+    refused = isinstance(error.__cause__ or error.__context__, ConnectionRefusedError) or "onnecting" in text
+    missing = isinstance(error, redis.sentinel.MasterNotFoundError)
+    return (LayerUnreachable if refused or missing else OutcomeUnknown)(label, text)
+
+
+def _connect(target: Target, timeout: float) -> Any:
+    if isinstance(target, Cluster):
+        first = target.endpoints[0]
+        nodes = [
+            redis.cluster.ClusterNode(each.host, each.port)  # type: ignore[no-untyped-call]
+            for each in target.endpoints
+        ]
+        return redis.cluster.RedisCluster(
+            startup_nodes=nodes, socket_timeout=timeout, socket_connect_timeout=timeout, **_credentials(first)
+        )
+    if isinstance(target, Sentinels):
+        sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
+            [(each.host, each.port) for each in target.endpoints],
+            sentinel_kwargs={"socket_timeout": timeout, **_credentials(target.endpoints[0])},
+        )
+        return sentinel.master_for(  # type: ignore[no-untyped-call]
+            target.master_name, socket_timeout=timeout, socket_connect_timeout=timeout, db=target.master.database,
+            **_credentials(target.master), **NO_RETRY,
+        )  # fmt: skip
+    endpoint = target.endpoint
+    common = {"db": endpoint.database, "socket_timeout": timeout, **_credentials(endpoint), **NO_RETRY}
+    if endpoint.path is not None:
+        return redis.Redis(unix_socket_path=endpoint.path, **common)
+    return redis.Redis(endpoint.host, endpoint.port, socket_connect_timeout=timeout, **common)
+
+
+def _credentials(endpoint: Endpoint) -> dict[str, Any]:
+    """Return what says who we are, and whom we believe."""
+    found: dict[str, Any] = {"username": endpoint.username, "password": endpoint.password}
+    if endpoint.tls is not None:
+        tls = endpoint.tls
+        found |= {
+            "ssl": True, "ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file,
+            "ssl_check_hostname": tls.check_hostname, "ssl_cert_reqs": "required" if tls.verify else "none",
+        }  # fmt: skip
+    return found
