@@ -72,7 +72,8 @@ class MessagesContract(ContractBase):
     @pytest.mark.parametrize("send", SENDS)
     async def test_what_would_not_come_back_the_same_raises_at_the_sender(self, send: str) -> None:
         async with self.opened() as layer:
-            await layer.group_add("group", "channel")
+            channel = await layer.new_channel()
+            await layer.group_add("group", channel)
             for content, path in REFUSED:
                 with pytest.raises(TypeError) as caught:
                     await SENDS[send](layer, content)
@@ -81,7 +82,7 @@ class MessagesContract(ContractBase):
             for wrong in (None, "text", ["a"], 7):
                 with pytest.raises(TypeError):
                     await SENDS[send](layer, wrong)
-            assert await self.drained(layer, "channel") == []
+            assert await self.drained(layer, channel) == []
 
     @pytest.mark.parametrize("send", SENDS)
     async def test_nobody_can_forge_an_event_of_the_layer(self, send: str) -> None:

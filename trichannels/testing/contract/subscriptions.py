@@ -30,6 +30,7 @@ class SubscriptionsContract(ContractBase):
                 inside = layer.statistics()
                 assert (inside.channels, inside.groups, inside.memberships) == (1, 2, 2)
                 await layer.group_send("a", message())
+                await self.settle()
                 assert events.statistics().layer_messages == 1
             after = layer.statistics()
             assert (after.channels, after.groups, after.memberships) == (0, 0, 0)
