@@ -21,7 +21,9 @@ class TestRedisLayer(LayerContract):
 
     def make_peer(self, layer: ChannelLayer) -> ChannelLayer:
         assert isinstance(layer, RedisChannelLayer)
-        return RedisChannelLayer(url=shared_server().url, prefix=layer.wire.prefix, capacity=layer.capacity)
+        peer = RedisChannelLayer(url=shared_server().url, prefix=layer.wire.prefix, capacity=layer.capacity)
+        peer.presence_linger = layer.presence_linger
+        return peer
 
 
 class TestEncryptedRedisLayer(TestRedisLayer):
@@ -32,7 +34,9 @@ class TestEncryptedRedisLayer(TestRedisLayer):
 
     def make_peer(self, layer: ChannelLayer) -> ChannelLayer:
         assert isinstance(layer, RedisChannelLayer)
-        return self._make(layer.wire.prefix)
+        peer = self._make(layer.wire.prefix)
+        peer.presence_linger = layer.presence_linger
+        return peer
 
     def _make(self, prefix: str) -> RedisChannelLayer:
         return RedisChannelLayer([shared_server().url], prefix, capacity=3, symmetric_encryption_keys=["new", "old"])

@@ -197,7 +197,7 @@ class MemoryPresence:
                 if room.state.has_news:
                     await self._tell_once(group, room)
                 elif (due := room.state.next_expiry) < inf:
-                    with anyio.move_on_at(due):
+                    with anyio.CancelScope(deadline=due):
                         await room.wake.sleep()
                 else:
                     return

@@ -5,6 +5,7 @@ Encryption wraps a serializer; :func:`make_serializer` builds both from a layer'
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Callable, Iterable
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -109,10 +110,12 @@ class Encrypted:
     Needs ``pip install 'trichannels[redis]'``.
     """
 
-    __slots__ = ("_fernet", "inner")
+    __slots__ = ("_fernet", "_names", "inner")
 
     def __init__(self, inner: Serializer, keys: Iterable[str | bytes]) -> None:
-        self.inner, self._fernet = inner, _multi_fernet(keys)
+        kept = list(keys)
+        self.inner, self._fernet = inner, _multi_fernet(kept)
+        self._names = hashlib.sha256(b"names " + _derived(kept[0], 0)).digest() if kept else b""
 
     def __repr__(self) -> str:
         return f"Encrypted({self.inner!r})"
@@ -126,6 +129,10 @@ class Encrypted:
     def encrypt(self, plain: bytes) -> bytes:
         """Return ``plain`` encrypted with the first key."""
         return self._fernet.encrypt(plain)
+
+    def pseudonym(self, name: str) -> str:
+        """Return what ``name`` is called where it is not to be read: the same for all who have the same first key."""
+        return hmac.digest(self._names, name.encode(), "sha256")[:16].hex()
 
     def decrypt(self, payload: bytes) -> bytes:
         """Return what was encrypted with any of the keys; else raise :class:`UnreadableMessage`."""

@@ -42,7 +42,7 @@ class Hub:
         *,
         expiry: float,
         history_of: Callable[[str], History | None],
-        read_diff: Callable[[bytes], Message],
+        read_diff: Callable[[str, bytes], Message],
         timeout: float,
         on_lost: Callable[[], object],
         on_restored: Callable[[], object],
@@ -134,7 +134,7 @@ class Hub:
     def _to_group(self, feed: GroupFeed, payload: bytes) -> None:
         event = self.wire.read_event(payload)
         if event.kind == PRESENCE:
-            envelope = self._sealed_here(feed.group, self._read_diff(event.body))
+            envelope = self._sealed_here(feed.group, self._read_diff(feed.group, event.body))
         else:
             try:
                 envelope = self.opened(feed.group, event.body, event.position)

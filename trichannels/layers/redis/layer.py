@@ -22,8 +22,9 @@ from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
 from .feed import GroupFeed
 from .hub import Hub
-from .names import JOIN, LEAVE, PubSubCompatible
+from .names import JOIN, LEAVE, Native, PubSubCompatible
 from .options import Buffer, check_names, serializer_of, targets_of, wire_of
+from .presence import RedisPresence
 from .server import RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
@@ -31,6 +32,7 @@ log = logging.getLogger("trichannels.layers.redis")
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
     "serializer_format", "serializer", "history", "wire", "unreachable", "timeout", "timeouts", "buffer_bytes",
+    "presence_linger", "presence_lease",
 )  # fmt: skip
 
 
@@ -70,6 +72,8 @@ class RedisChannelLayer(BoardedLayer):
         unreachable: Literal["fail"] | Buffer = "fail",
         timeout: float = 5,
         timeouts: Timeouts | None = None,
+        presence_linger: float = 0,
+        presence_lease: float = 30,
         buffer_bytes: int = 64 * 1024 * 1024,
         **unknown: Any,
     ) -> None:
@@ -81,6 +85,8 @@ class RedisChannelLayer(BoardedLayer):
             group_expiry=group_expiry,
             serializer=serializer_of(serializer_format, symmetric_encryption_keys, serializer),
             history=history,
+            presence_linger=presence_linger,
+            presence_lease=presence_lease,
         )
         if unreachable != "fail" and not isinstance(unreachable, Buffer):
             raise InvalidChannelLayerError(f"unreachable must be 'fail' or a Buffer(…), not {unreachable!r}")
@@ -93,6 +99,7 @@ class RedisChannelLayer(BoardedLayer):
         self._on_disconnect, self._on_reconnect = on_disconnect, on_reconnect
         self._hub: Hub | None = None
         self._backlog: Backlog | None = None
+        self._people: RedisPresence | None = None
 
     # ---- lifetime
 
@@ -102,7 +109,7 @@ class RedisChannelLayer(BoardedLayer):
         hub = Hub(
             board, self.wire, self.serializer, self.start_soon, expiry=self.expiry, history_of=self.history_of,
             read_diff=self._read_diff, timeout=self.timeout,
-            on_lost=lambda: self._tell(self._on_disconnect), on_restored=lambda: self._tell(self._on_reconnect),
+            on_lost=lambda: self._tell(self._on_disconnect), on_restored=self._restored,
         )  # fmt: skip
         connected = anyio.Event()
         try:
@@ -117,6 +124,11 @@ class RedisChannelLayer(BoardedLayer):
             self._backlog = Backlog(self.unreachable)
         if self.histories:
             self.start_soon(hub.check_histories)
+        if isinstance(self.wire, Native):
+            self._people = self._presence = RedisPresence(
+                hub.server_of, self.wire, token=board.token, serializer=self.serializer, lease=self.presence_lease,
+                linger=self.presence_linger, start_soon=self.start_soon, timeout=self.timeout,
+            )  # fmt: skip
 
     async def _hold(self, hub: Hub, connected: anyio.Event) -> None:
         """Keep the connections for as long as the layer is open."""
@@ -136,8 +148,13 @@ class RedisChannelLayer(BoardedLayer):
                 await server.subscribe([], patterns=[self.wire.own_channels(token)])
 
     async def close(self) -> None:
-        self._hub = self._backlog = None
-        self.take_down_board()
+        self._presence = None
+        try:
+            if self._people is not None:
+                await self._people.close()
+        finally:
+            self._hub = self._backlog = None
+            self.take_down_board()
 
     @property
     def hub(self) -> Hub:
@@ -146,6 +163,11 @@ class RedisChannelLayer(BoardedLayer):
         if self._hub is None or self._hub.board is not board:
             raise LayerClosed(type(self).__name__)
         return self._hub
+
+    def _restored(self) -> None:
+        if self._people is not None:
+            self._people.restored()
+        self._tell(self._on_reconnect)
 
     def _tell(self, whom: Callable[[], object] | None) -> None:
         if whom is not None:
@@ -315,13 +337,16 @@ class RedisChannelLayer(BoardedLayer):
         for server in hub.servers:
             await server.delete_matching(f"{self.wire.prefix}:*")
         hub = self.hub
+        if self._people is not None:
+            self._people.flush()
         groups = list(hub.board.groups)
         hub.board.flush()
         for group in groups:
             hub.release(group)
 
-    def _read_diff(self, body: bytes) -> Message:
-        raise NotImplementedError
+    def _read_diff(self, group: str, body: bytes) -> Message:
+        assert self._people is not None  # a group is subscribed to when the layer is open
+        return self._people.decode_diff(group, body)
 
 
 RedisPubSubChannelLayer = RedisChannelLayer
