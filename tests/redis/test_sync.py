@@ -82,12 +82,13 @@ async def test_histories_are_those_of_the_layer() -> None:
 
 async def test_it_refuses_the_thread_of_a_loop() -> None:
     sync = SyncChannelLayer(**options())
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: sync.group_send("group", message()),
         lambda: sync.send("a.b!c", message()),
         lambda: sync.group_add("group", "a.b!c"),
         lambda: sync.group_discard("group", "a.b!c"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(RuntimeError, match="would stop the"):
             call()
 

@@ -96,8 +96,11 @@ class Tracker(Generic[E]):
         return Verdict.HEAL
 
     def doubt(self) -> bool:
-        """Something may be missing: events wait until the history is read. False if they do already."""
+        """Something may be missing: events wait until the history is read. False if they do already: then it is read
+        once more, for what is missing now may have come after the reading that is under way.
+        """
         if self._waiting is not None:
+            self._forgotten = True
             return False
         self._waiting = []
         return True

@@ -42,6 +42,13 @@ class Deliveries(Protocol):
         """Return when all that is in it now has been delivered."""
 
 
+class Unreadable(Envelope):
+    """An event of a history that cannot be read: it has its place there, and stands for a gap."""
+
+    def __init__(self, group: str, position: Position) -> None:
+        super().__init__(b"", lambda _: {}, group=group, position=position)
+
+
 class Collector:
     """What was delivered to a group since a newcomer began to read its history; ``broken`` if that cannot be used."""
 
@@ -52,7 +59,7 @@ class Collector:
         self.broken = False
 
     def take(self, delivery: Delivery) -> None:
-        if isinstance(delivery, Gap) or len(self.events) >= PENDING:
+        if isinstance(delivery, Gap | Unreadable) or len(self.events) >= PENDING:
             self.events.clear()
             self.broken = True
         else:

@@ -15,7 +15,7 @@ from ..base import is_reserved
 from ..history import History, Position
 from ..serializers import Encrypted, Message, Serializer
 from ..switchboard import Switchboard
-from .feed import GAP, Delivery, Gap, GroupFeed
+from .feed import GAP, Delivery, Gap, GroupFeed, Unreadable
 from .history import RedisHistory
 from .names import ANSWER, JOIN, LEAVE, MESSAGE, PRESENCE, Letter, Native, PubSubCompatible, read_letter, shard_of
 from .post import PostOffice
@@ -285,13 +285,6 @@ async def _then(work: Callable[[], Awaitable[object]], after: Callable[[], objec
         await work()
     finally:
         after()
-
-
-class Unreadable(Envelope):
-    """An event of a history that cannot be read: it has its place, and stands for a gap."""
-
-    def __init__(self, group: str, position: Position) -> None:
-        super().__init__(b"", lambda _: {}, group=group, position=position)
 
 
 class Joining:

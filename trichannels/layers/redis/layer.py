@@ -7,7 +7,7 @@ goes to bounded inboxes. So whoever is cancelled, here or there, loses no reply 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Literal
 
 import anyio
@@ -15,16 +15,19 @@ from anyio.lowlevel import checkpoint
 
 from ...exceptions import InvalidChannelLayerError, LayerClosed, LayerUnreachable, OutcomeUnknown, TrichannelsError
 from ...inbox import Envelope
-from ..base import require_channel_name, require_group_name
+from ..base import require_channel_name, require_delay, require_group_name, require_queue_name
 from ..boarded import BoardedLayer
 from ..history import History, Position, Recovery
+from ..postponed import Postponed
+from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
 from .feed import GroupFeed
 from .hub import Hub
 from .names import JOIN, LEAVE, Native, PubSubCompatible
-from .options import Buffer, check_names, serializer_of, targets_of, wire_of
+from .options import Buffer, check_files, check_names, serializer_of, targets_of, wire_of
 from .presence import RedisPresence
+from .queues import RedisQueues
 from .server import RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
@@ -100,6 +103,8 @@ class RedisChannelLayer(BoardedLayer):
         self._hub: Hub | None = None
         self._backlog: Backlog | None = None
         self._people: RedisPresence | None = None
+        self._queues: RedisQueues | None = None
+        self._postponed = Postponed(self)
 
     # ---- lifetime
 
@@ -113,6 +118,7 @@ class RedisChannelLayer(BoardedLayer):
         )  # fmt: skip
         connected = anyio.Event()
         try:
+            check_files(self.targets)
             self.start_soon(self._hold, hub, connected)
             await connected.wait()
             await self._listen(hub)
@@ -124,7 +130,9 @@ class RedisChannelLayer(BoardedLayer):
             self._backlog = Backlog(self.unreachable)
         if self.histories:
             self.start_soon(hub.check_histories)
+        self._postponed = Postponed(self)
         if isinstance(self.wire, Native):
+            self._queues = RedisQueues(self, self.wire, hub.server_of, self.serializer.decode, board.token)
             self._people = self._presence = RedisPresence(
                 hub.server_of, self.wire, token=board.token, serializer=self.serializer, lease=self.presence_lease,
                 linger=self.presence_linger, start_soon=self.start_soon, timeout=self.timeout,
@@ -149,11 +157,13 @@ class RedisChannelLayer(BoardedLayer):
 
     async def close(self) -> None:
         self._presence = None
+        if self._queues is not None:
+            self._queues.close()
         try:
             if self._people is not None:
                 await self._people.close()
         finally:
-            self._hub = self._backlog = None
+            self._hub = self._backlog = self._queues = None
             self.take_down_board()
 
     @property
@@ -179,24 +189,52 @@ class RedisChannelLayer(BoardedLayer):
     # ---- messages
 
     async def send(self, channel: str, message: Message, *, delay: float = 0) -> None:
-        hub, envelope = self.hub, None
+        hub, envelope = self.hub, self.seal(message)
         require_channel_name(channel)
-        envelope = self.seal(message)
-        if hub.board.owns(channel):
+        if self._queues is not None and "!" not in channel:
+            await self._queues.put(channel, envelope.payload, require_delay(delay))
+        elif delay:
+            await checkpoint()
+            self.hub  # noqa: B018 - it may have closed
+            self._postponed.send(self._post_late, channel, envelope, require_delay(delay))
+        elif hub.board.owns(channel):
             await checkpoint()
             self.hub.board.post(channel, envelope)
-        elif isinstance(self.wire, PubSubCompatible):
+        else:
+            await self._post_away(hub, channel, envelope)
+
+    async def _post_away(self, hub: Hub, channel: str, envelope: Envelope) -> None:
+        """Send to a channel of another process."""
+        if isinstance(self.wire, PubSubCompatible):
             await hub.server_of(channel).execute("PUBLISH", channel, envelope.payload)
-        elif "!" in channel:
+        else:
             assert hub.post is not None
             if not await hub.post.send(channel, envelope.payload):
                 self.ledger.undeliverable += 1
+
+    def _post_late(self, channel: str, envelope: Envelope) -> None:
+        """Send what was to be sent later: the time has come."""
+        hub = self.hub
+        if hub.board.owns(channel):
+            hub.board.post_late(channel, envelope)
         else:
-            raise NotImplementedError
+            self.start_soon(self._post_away, hub, channel, envelope)
 
     async def receive(self, channel: str) -> Message:
         await checkpoint()
-        return await self.hub.board.take(require_channel_name(channel))
+        board = self.hub.board
+        require_channel_name(channel)
+        if self._queues is not None and "!" not in channel:
+            return await self._queues.receive(channel)
+        if isinstance(self.wire, PubSubCompatible) and not board.owns(channel):
+            # It stays subscribed: whoever receives once will do so again.
+            await self.hub.server_of(channel).subscribe([channel])
+        return await self.board.take(channel)
+
+    def open_queue(self, channel: str) -> AbstractAsyncContextManager[JobQueue]:
+        require_queue_name(channel)
+        self.hub  # noqa: B018 - it must be open
+        return super().open_queue(channel) if self._queues is None else self._queues.open(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         return require_channel_name(self.hub.board.name(prefix, LOOSE))
@@ -225,8 +263,9 @@ class RedisChannelLayer(BoardedLayer):
         """Put a channel into a group where its history has brought it. All at once: nothing may come in between."""
         board = self.hub.board
         if not board.follows(feed.group, channel):
-            after = end or (feed.position if feed.undelivered else None)
-            board.join(feed.group, channel, after)
+            reached = end or feed.position
+            ahead = feed.undelivered or reached != feed.position  # of what has been delivered so far
+            board.join(feed.group, channel, reached if ahead else None)
             mailbox = board.mailboxes.get(channel)
             if mailbox is not None and feed.tracker is not None:
                 mailbox.enter(feed.group, missed)

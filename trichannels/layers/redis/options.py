@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ...exceptions import InvalidChannelLayerError
 from ..serializers import Serializer, make_serializer
-from .address import Target, parse_hosts
+from .address import Sentinels, Standalone, Target, parse_hosts
 from .names import Native, PubSubCompatible
 
 WIRES: Final = {"native": Native, "channels_redis.pubsub": PubSubCompatible}
@@ -49,6 +49,15 @@ def targets_of(hosts: object, url: str | None) -> Sequence[Target]:
             raise InvalidChannelLayerError(f"url must be a str such as {DEFAULT_URL!r}, not {url!r}")
         return parse_hosts([url])
     return parse_hosts(hosts or [DEFAULT_URL])
+
+
+def check_files(targets: Iterable[Target]) -> None:
+    """Raise :class:`InvalidChannelLayerError` for TLS files that cannot be used: once, not with each connection."""
+    for target in targets:
+        endpoints = [target.endpoint] if isinstance(target, Standalone) else list(target.endpoints)
+        for endpoint in [*endpoints, *([target.master] if isinstance(target, Sentinels) else [])]:
+            if endpoint.tls is not None:
+                endpoint.tls.context()
 
 
 def wire_of(wire: str, prefix: object, history: object) -> Native | PubSubCompatible:
