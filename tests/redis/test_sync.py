@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 
 from trichannels.exceptions import (
+    ChannelFull,
     InvalidChannelLayerError,
     InvalidName,
     LayerRefused,
@@ -78,6 +79,19 @@ async def test_histories_are_those_of_the_layer() -> None:
                 assert [await events.receive() for _ in range(3)] == [message(1), message(2), message(3)]
             with pytest.raises(InvalidChannelLayerError, match="no history"):
                 await in_thread(lambda: sync.group_send("plain", message(1), idempotency_key="k"))
+
+
+async def test_work_queues_take_what_it_sends() -> None:
+    given = options(capacity=2)
+    async with RedisChannelLayer(**given) as layer:
+        with SyncChannelLayer(**given) as sync:
+            await in_thread(lambda: sync.send("work", message(1), delay=0.1))
+            await in_thread(lambda: sync.send("work", message(2)))
+            with pytest.raises(ChannelFull):
+                await in_thread(lambda: sync.send("work", message(3)))
+            with anyio.fail_after(10):
+                assert await layer.receive("work") == message(2)
+                assert await layer.receive("work") == message(1)
 
 
 async def test_it_refuses_the_thread_of_a_loop() -> None:

@@ -16,9 +16,9 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
+from ...exceptions import ChannelFull, InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
 from ...seam import backend
-from ..base import checked_capacities, require_channel_name, require_group_name, type_of
+from ..base import checked_capacities, require_channel_name, require_delay, require_group_name, type_of
 from ..history import History, Position, checked_histories, history_of
 from ..serializers import Message, Serializer
 from .address import Cluster, Endpoint, Sentinels, Target
@@ -26,9 +26,10 @@ from .history import append_arguments, append_keys, position_of
 from .names import ANSWER, JOIN, LEAVE, MESSAGE, Letter, Native, read_letter, shard_of, write_letter
 from .options import check_names, serializer_of, targets_of, wire_of
 from .post import token_of
+from .queue import put_arguments, put_keys
 from .scripts import Script
 
-APPEND = Script.from_file("history_append")
+APPEND, PUT = Script.from_file("history_append"), Script.from_file("queue_put")
 NAMES = (
     "hosts", "url", "prefix", "capacity", "channel_capacity", "symmetric_encryption_keys", "serializer_format",
     "serializer", "history", "wire", "timeout",
@@ -105,7 +106,11 @@ class SyncChannelLayer:
             self._letter(token_of(channel), Letter(MESSAGE, channel, sealed))
 
     def _enqueue(self, channel: str, sealed: bytes, delay: float) -> None:
-        raise NotImplementedError
+        assert isinstance(self.wire, Native)
+        capacity = capacity_for(channel, self.channel_capacity, self.capacity)
+        arguments = put_arguments(sealed, require_delay(delay), capacity)
+        if not self._client(channel).script(PUT, put_keys(self.wire, channel), arguments):
+            raise ChannelFull(channel, capacity)
 
     def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         """Send to every member of a group, in all processes; returns the position where the group has history."""

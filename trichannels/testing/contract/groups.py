@@ -106,6 +106,7 @@ class GroupsContract(ContractBase):
                 await layer.group_add("group", layer.attach(box))
             for number in range(3):
                 await layer.group_send("group", message(number))
+            await self.settle()
             assert [m["number"] for m in await self.rest_of(other)] == [0, 1, 2]
             first, dropped = await self.rest_of(full)
             assert first == message(0)
@@ -117,6 +118,7 @@ class GroupsContract(ContractBase):
             await layer.group_add("group", channel)
             for number in range(5):
                 await layer.group_send("group", message(number))
+            await self.settle()
             assert [m["number"] for m in await self.drained(layer, channel)] == [0, 1]
             assert layer.statistics().dropped == 3
 
