@@ -130,7 +130,7 @@ def test_errors_are_those_of_the_layer() -> None:
     assert not isinstance(caught.value, OutcomeUnknown)
     with RedisProcess(password="secret") as server:
         wrong = SyncChannelLayer(url=server.url.replace("secret", "wrong"), timeout=1)
-        with pytest.raises((LayerRefused, LayerUnreachable), match="WRONGPASS|invalid"):
+        with pytest.raises((LayerRefused, LayerUnreachable), match=r"WRONGPASS|invalid"):
             wrong.group_send("group", message())
         wrong.close()
         with SyncChannelLayer(url=server.url, timeout=0.3) as right:
@@ -166,7 +166,7 @@ def stopped_loop(work: Callable[[], None]) -> Iterator[None]:
     def run() -> None:
         try:
             work()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised below
             failed.append(error)
 
     thread = threading.Thread(target=run)

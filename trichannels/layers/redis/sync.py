@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from ...exceptions import ChannelFull, InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
 from ...seam import backend
-from ..base import checked_capacities, require_channel_name, require_delay, require_group_name, type_of
+from ..base import capacity_for, checked_capacities, require_channel_name, require_delay, require_group_name, type_of
 from ..history import History, Position, checked_histories, history_of
 from ..serializers import Message, Serializer
 from .address import Cluster, Endpoint, Sentinels, Target
