@@ -40,6 +40,7 @@ FLOORS = {
         "lifespan",
         "nursery",
         "worker",
+        "inhouse",
         "middleware",
         "security",
         "layers.host",

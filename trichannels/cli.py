@@ -1,4 +1,4 @@
-"""``trichannels serve | demo``: from a command line to an exit code. What the commands do is in ``server/``.
+"""``trichannels serve | worker | dead | demo``: from a command line to an exit code. What these do is in ``server/``.
 
 Exit codes: 0 it stopped when told to; 1 the application or a worker failed; 2 the command line is wrong. Imports are
 inside the functions, so that ``--help`` is quick and works without the extra, and Ctrl-C leaves no traceback early on.
@@ -121,6 +121,23 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+WORKER: dict[str, dict[str, Any]] = {
+    "--concurrency": {**NUMBER, "help": "how many jobs of each channel run at once (default: 10)"},
+    "--retries": {**NUMBER, "help": "how often a job that failed is tried again (default: 5)"},
+    "--drain-time": {**SECONDS, "help": "for running jobs to end once SIGTERM has come (default: 10)"},
+    "--stats": {**FLAG, "help": "show what is done, and how fast"},
+}
+DEAD: dict[str, dict[str, Any]] = {
+    "--requeue": {"metavar": "ID", "nargs": "+", "help": "let these be tried again, or all"},
+    "--discard": {"metavar": "ID", "nargs": "+", "help": "forget these, or all"},
+}
+QUEUE: dict[str, dict[str, Any]] = {
+    "--layer": {"metavar": "ALIAS", "help": "which of the application's channel layers (default: default)"},
+    "--app-dir": OPTIONS["processes"]["--app-dir"],
+    "--log-level": {**LOG_LEVEL, "help": LOG_LEVEL["help"].format("info")},
+}
+
+
 def build_parser() -> tuple[Parser, dict[str, Parser]]:
     """Return the parser, and those of its commands."""
     parser = Parser(prog="trichannels", description="Channels' architecture on structured concurrency.")
@@ -140,10 +157,30 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         group = serve.add_argument_group(title)
         for flag, option in options.items():
             group.add_argument(flag, **{"default": argparse.SUPPRESS, **option})
+    worker = commands.add_parser(
+        "worker",
+        help="work on the jobs of named channels",
+        description="Work on the jobs of named channels. SIGTERM drains it; Ctrl-C leaves it half a second.",
+        usage="trichannels worker MODULE:APP CHANNEL... [options]",
+    )
+    worker.add_argument("target", metavar="MODULE:APP", help="such as thumbnails:application")
+    worker.add_argument("channels", metavar="CHANNEL", nargs="+", help="such as thumbnails")
+    for flag, option in {**WORKER, **QUEUE}.items():
+        worker.add_argument(flag, **{"default": argparse.SUPPRESS, **option})
+    dead = commands.add_parser(
+        "dead",
+        help="list the jobs that failed for good, let them be tried again, or forget them",
+        description="List the dead letters of a named channel, let them be tried again, or forget them.",
+        usage="trichannels dead MODULE:APP CHANNEL [options]",
+    )
+    dead.add_argument("target", metavar="MODULE:APP", help="such as thumbnails:application")
+    dead.add_argument("channel", metavar="CHANNEL", help="such as thumbnails")
+    for flag, option in {**DEAD, **QUEUE}.items():
+        dead.add_argument(flag, **{"default": argparse.SUPPRESS, **option})
     demo = commands.add_parser("demo", help="serve the chat that comes with the package", description=DEMO)
     demo.add_argument("--bind", **{**BIND, "default": argparse.SUPPRESS})
     demo.add_argument("--log-level", default="warning", **{**LOG_LEVEL, "help": LOG_LEVEL["help"].format("warning")})
-    return parser, {"serve": serve, "demo": demo}
+    return parser, {"serve": serve, "worker": worker, "dead": dead, "demo": demo}
 
 
 def _descriptors(text: str) -> tuple[int, ...]:
@@ -172,14 +209,15 @@ def _run(arguments: Sequence[str]) -> int:
     found, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands[found.command].reject(unknown[0])
-    _need_the_extra()
+    if found.command in SERVING:
+        _need_the_extra()
     options = vars(found)
     return COMMANDS[options.pop("command")](options, arguments)
 
 
 def _need_the_extra() -> None:
     try:
-        from . import server  # noqa: F401
+        from .server import serving  # noqa: F401
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library in EXTRA:
@@ -222,8 +260,34 @@ def _demo(options: dict[str, Any], arguments: Sequence[str]) -> int:
     return ServeCommand(target=DEMO, config=config, announce=_welcome).run()
 
 
+def _worker(options: dict[str, Any], arguments: Sequence[str]) -> int:
+    from .server.queue_command import WorkCommand
+
+    level = _checked_level(options)
+    command = WorkCommand(**options)
+    _set_up_logging(level)
+    return command.run()
+
+
+def _dead(options: dict[str, Any], arguments: Sequence[str]) -> int:
+    from .server.queue_command import DeadCommand
+
+    level = _checked_level(options)
+    command = DeadCommand(**options)
+    _set_up_logging(level)
+    return command.run()
+
+
+def _checked_level(options: dict[str, Any]) -> str:
+    from .server.config import ServerConfig
+
+    level: dict[str, Any] = {name: options.pop(name) for name in ("log_level",) if name in options}
+    return ServerConfig.from_options(level).log_level
+
+
 def _welcome(server: "Server") -> None:
     print(f"The chat is on {' and '.join(server.addresses)}", "- open it in two tabs; Ctrl-C ends it", flush=True)  # noqa: T201
 
 
-COMMANDS = {"serve": _serve, "demo": _demo}
+COMMANDS = {"serve": _serve, "worker": _worker, "dead": _dead, "demo": _demo}
+SERVING = ("serve", "demo")

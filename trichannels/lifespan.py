@@ -8,7 +8,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+import anyio
+
 from .events import ASGIApp, Event, Receive, Scope, Send
+from .nursery import collapsed
 from .protocol import Conversation
 
 logger = logging.getLogger("trichannels.lifespan")
@@ -20,8 +23,11 @@ async def run_lifespan(
     send: Send,
     resources: Callable[[], AbstractAsyncContextManager[object]],
     inner: ASGIApp | None = None,
+    beside: Callable[[], AbstractAsyncContextManager[object]] | None = None,
 ) -> None:
     """Answer a lifespan scope: ``resources()`` is open from before the inner startup until after the inner shutdown.
+
+    ``beside()`` is open from after the inner startup until before the inner shutdown, in a task of its own.
 
     An error of either becomes ``lifespan.startup.failed`` or ``lifespan.shutdown.failed`` with its text: it is told
     once, and not raised as well. An inner application that returns early (it has no lifespan to speak of) is stood in
@@ -30,10 +36,48 @@ async def run_lifespan(
     exchange = _Exchange(await receive(), receive, send)
     try:
         async with resources():
-            await exchange.live(inner, scope)
+            if beside is None:
+                await exchange.live(inner, scope)
+            else:
+                await _accompanied(exchange, inner, scope, beside)
     except Exception as error:  # noqa: BLE001 - told to the server, which logs it
         exchange.fail(_describe(error))
     await send(exchange.outcome)
+
+
+async def _accompanied(
+    exchange: "_Exchange",
+    inner: ASGIApp | None,
+    scope: Scope,
+    beside: Callable[[], AbstractAsyncContextManager[object]],
+) -> None:
+    companion = exchange.companion = _Companion()
+    async with collapsed(), anyio.create_task_group() as group:
+        group.start_soon(companion.run, beside)
+        await exchange.live(inner, scope)
+        await companion.end()
+        group.cancel_scope.cancel()
+
+
+class _Companion:
+    """A block in a task of its own: whoever begins and ends it may be in any task of an inner application."""
+
+    def __init__(self) -> None:
+        self.begin, self._ended, self._over = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def run(self, block: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        try:
+            await self.begin.wait()
+            async with block():
+                await self._ended.wait()
+        finally:
+            self._over.set()
+
+    async def end(self) -> None:
+        """Wait until the block has ended, if it had begun."""
+        self._ended.set()
+        if self.begin.is_set():
+            await self._over.wait()
 
 
 class _Exchange:
@@ -44,6 +88,7 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._inner = Conversation("lifespan")
         self._started = self._asked = False
+        self.companion: _Companion | None = None
         self.outcome: Event = {"type": "lifespan.shutdown.complete"}
 
     @property
@@ -70,6 +115,8 @@ class _Exchange:
     async def _start(self) -> None:
         self._startup, self._started = None, True
         await self._send({"type": "lifespan.startup.complete"})
+        if self.companion is not None:
+            self.companion.begin.set()
 
     async def _run(self, inner: ASGIApp, scope: Scope) -> None:
         try:
@@ -89,6 +136,8 @@ class _Exchange:
             return event
         event = await self._receive()
         self._asked = self._asked or event["type"] == "lifespan.shutdown"
+        if self._asked and self.companion is not None:
+            await self.companion.end()
         return event
 
     async def send(self, event: Event) -> None:

@@ -5,14 +5,15 @@ What a path is and captures is in ``patterns``; who keeps the layers open is in 
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
 from typing import Any, Protocol, Self
 
 from .converters import register_converter
 from .denial import refuse
 from .events import ASGIApp, Receive, Scope, Send
-from .exceptions import InvalidRoute, NoRoute
+from .exceptions import ConfigError, InvalidRoute, NoRoute
+from .inhouse import Post, checked_posts, open_workers
 from .layers.base import ChannelLayer
 from .layers.host import LayerHost
 from .lifespan import run_lifespan
@@ -46,6 +47,30 @@ def _check_layers(layers: Mapping[str, ChannelLayer]) -> None:
             raise InvalidRoute(f"ProtocolTypeRouter: layers[{alias!r}] is {layer!r}, not a channel layer")
 
 
+def _checked_workers(
+    workers: Iterable[str] | Mapping[str, Mapping[str, Any]],
+    applications: Mapping[str, ASGIApp],
+    layers: Mapping[str, ChannelLayer],
+) -> list[Post]:
+    try:
+        posts = checked_posts(workers)
+    except ConfigError as error:
+        raise InvalidRoute(f"ProtocolTypeRouter: {error}") from error
+    application = applications.get("channel")
+    if application is None:
+        raise InvalidRoute("ProtocolTypeRouter: workers need an application that is mapped to 'channel'")
+    for post in posts:
+        if post.rules.alias not in layers:
+            raise InvalidRoute(
+                f"ProtocolTypeRouter: the worker on {post.channel!r} needs a layer {post.rules.alias!r} in layers"
+            )
+        if isinstance(application, ChannelNameRouter) and post.channel not in application.application_mapping:
+            raise InvalidRoute(
+                f"ProtocolTypeRouter: {application!r} has no application for the worker on {post.channel!r}"
+            )
+    return posts
+
+
 class ProtocolTypeRouter:
     """Chooses by ``scope["type"]``, and keeps the channel layers open.
 
@@ -58,14 +83,23 @@ class ProtocolTypeRouter:
       :mod:`trichannels.layers.host`.
 
     Applications find them in ``scope["channel_layers"]``, and ``get_channel_layer()`` finds them too.
+
+    ``workers`` names channels whose jobs are worked on in this very process, by the application that is mapped to
+    ``"channel"``: a list, or a dict of names to options of :func:`~trichannels.worker.run_worker` (``concurrency``,
+    ``retry``, ``drain_time``) and ``layer``, the alias. They work from the startup to the shutdown, or inside
+    ``opened()``; they drain before the layers close. Not where the layers are open in the degraded way.
     """
 
     def __init__(
-        self, application_mapping: Mapping[str, ASGIApp], layers: Mapping[str, ChannelLayer] | None = None
+        self,
+        application_mapping: Mapping[str, ASGIApp],
+        layers: Mapping[str, ChannelLayer] | None = None,
+        workers: Iterable[str] | Mapping[str, Mapping[str, Any]] = (),
     ) -> None:
         _check_layers(layers or {})
         self.application_mapping = _checked(application_mapping, "ProtocolTypeRouter")
         self.layers: Mapping[str, ChannelLayer] = dict(layers or {})
+        self._posts = _checked_workers(workers, self.application_mapping, self.layers) if workers else []
         self._host = LayerHost(self.layers)
 
     def __repr__(self) -> str:
@@ -76,20 +110,25 @@ class ProtocolTypeRouter:
         return any(routes_on(app) for app in self.application_mapping.values())
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Self]:
-        """Keep the layers open for this block; they are opened once however many blocks there are.
+    async def opened(self, *, workers: bool = True) -> AsyncIterator[Self]:
+        """Keep the layers open for this block, and the ``workers`` at work; once, however many blocks there are.
 
         Raises what the layers raise when they open and close. Leave the block in the task that entered it.
         """
-        async with self._host.owned():
+        work = workers and self._posts and not self._host.has_owner
+        async with self._host.owned(), self._working() if work else nullcontext():
             yield self
+
+    def _working(self) -> AbstractAsyncContextManager[None]:
+        return open_workers(self, self.layers, self._posts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for this scope; raises :class:`NoRoute` for a type that is not mapped."""
         kind = scope["type"]
         app = self.application_mapping.get(kind)
         if kind == "lifespan":
-            await run_lifespan(self._with_layers(scope), receive, send, self.opened, app)
+            beside = self._working if self._posts and not self._host.has_owner else None
+            await run_lifespan(self._with_layers(scope), receive, send, self._opened_alone, app, beside)
         elif app is None:
             raise NoRoute(
                 f"No application configured for scope type {kind!r}; configured: {_names(self.application_mapping)}"
@@ -101,6 +140,9 @@ class ProtocolTypeRouter:
         else:
             async with self._host.borrowed():
                 await app(self._with_layers(scope), receive, send)
+
+    def _opened_alone(self) -> AbstractAsyncContextManager[Self]:
+        return self.opened(workers=False)
 
     def _carried(self, scope: Scope) -> bool:
         """Say whether an outer router keeps these very layers open already."""

@@ -1,7 +1,7 @@
 """Work queues to application instances: takes jobs out of named channels, and runs one instance for each.
 
-What a queue promises is in ``layers.queues``; the command line, its signals and its display are in ``cli`` and
-``server``. Where one job stands::
+What a queue promises is in ``layers.queues``; workers beside a server are in ``inhouse``; the command line, its signals
+and its display in ``cli`` and ``server``. Where one job stands::
 
     fetch() ──► runs ──► returned                          ──► done()
                   ├────► raised, retries are left          ──► retry(), after a delay
@@ -35,13 +35,13 @@ from .exceptions import (
     TrichannelsError,
 )
 from .layers.base import ChannelLayer, require_queue_name
-from .layers.queues import RESERVED, Job, JobQueue, Retry
+from .layers.queues import RESERVED, Job, JobQueue, QueueStatistics, Retry
 from .nursery import collapsed, sort_out
 from .seam import being_cancelled
 
 log = logging.getLogger("trichannels.worker")
 
-SETTLE_TIME = 5.0  # seconds in which a cancelled job may be given back, whatever is cancelled around it
+SETTLE_TIME = 2.0  # seconds in which a cancelled job may be given back, whatever is cancelled around it
 PATIENCE = (0.5, 30.0)  # seconds between attempts to tell an absent queue what came of a job: the first, the most
 ERROR_LENGTH = 2000  # characters of an error that a dead letter keeps
 
@@ -139,7 +139,7 @@ async def run_worker(
     away by itself. No error of a job comes out of here, but KeyboardInterrupt.
     """
     rules = Rules(concurrency=concurrency, retry=retry, drain_time=drain_time, alias=alias)
-    names = _checked_names(channels)
+    names = checked_names(channels)
     layer.require_open()
     worker = Worker(application, layer, names, rules, on_event)
     async with collapsed(), anyio.create_task_group() as group:
@@ -148,7 +148,8 @@ async def run_worker(
         task_status.started(worker)
 
 
-def _checked_names(channels: str | Iterable[str]) -> Sequence[str]:
+def checked_names(channels: str | Iterable[str]) -> Sequence[str]:
+    """Return the names of queues, each once; raises :class:`ConfigError`."""
     names = [channels] if isinstance(channels, str) else list(dict.fromkeys(channels))
     if not names:
         raise ConfigError("a worker needs at least one channel to work on")
@@ -183,6 +184,10 @@ class Worker:
             returned=self._counts["returned"],
         )
 
+    async def depth(self) -> dict[str, QueueStatistics]:
+        """Return how much there is in each queue, for whomever; raises ``LayerUnreachable``."""
+        return {crew.channel: await crew.queue.depth() for crew in self.crews if crew.queue is not None}
+
     def drain(self, seconds: float | None = None) -> None:
         """Take no more jobs, and end within so many seconds (default: ``drain_time``). Does not wait.
 
@@ -207,6 +212,7 @@ class Crew:
     ) -> None:
         self._application, self._layer, self.channel, self._rules, self._tell = application, layer, channel, rules, tell
         self.running: dict[str, Job] = {}  # by receipt
+        self.queue: JobQueue | None = None  # while it is open
         self._settling: set[str] = set()
         self._freed = anyio.Event()
         self._fetching, self._patience = CancelScope(), CancelScope()
@@ -224,6 +230,7 @@ class Crew:
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Work until drained."""
         async with self._layer.open_queue(self.channel) as queue, collapsed(), anyio.create_task_group() as staff:
+            self.queue = queue
             task_status.started()
             staff.start_soon(self._renew, queue)
             with self._fetching:

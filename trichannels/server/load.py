@@ -41,22 +41,27 @@ def require_shared_layers(app: object, workers: int) -> None:
     if workers == 1:
         return
     for alias, layer in layers_of(app):
-        if any(isinstance(inner, InMemoryChannelLayer) for inner in _unwrapped(layer)):
+        if is_in_memory(layer):
             raise ConfigError(
                 f"--workers {workers} needs channel layers that reach every process, but layer {alias!r} is an "
                 f"{InMemoryChannelLayer.__name__}, which ends at its own: use --workers 1, or a layer that is shared"
             )
 
 
+def is_in_memory(layer: object) -> bool:
+    """Say whether a layer, or one that it wraps, ends at its own process."""
+    return any(isinstance(part, InMemoryChannelLayer) for part in parts_of(layer))
+
+
 def layers_of(app: object) -> Iterator[tuple[str, object]]:
     """Yield the alias and the layer of every router inside ``app``, as far as wrappers show what they wrap."""
-    for part in _unwrapped(app):
+    for part in parts_of(app):
         layers = getattr(part, "layers", None)
         if isinstance(layers, Mapping):
             yield from layers.items()
 
 
-def _unwrapped(app: object) -> Iterator[object]:
+def parts_of(app: object) -> Iterator[object]:
     """Yield ``app`` and all that it wraps or routes to, each once."""
     waiting, seen = [app], set[int]()
     while waiting:

@@ -67,7 +67,7 @@ class ContractBase:
         async with AsyncExitStack() as stack:
             layer = await stack.enter_async_context(self.opened(**options))
             peer = self.make_peer(layer)
-            peer.histories = layer.histories
+            peer.histories, peer.capacity = layer.histories, layer.capacity
             if peer is not layer:
                 await stack.enter_async_context(peer)
             yield peer, layer
