@@ -35,6 +35,7 @@ class Link:
         self.connection: Connection | None = None
         self.generation = 0  # how many connections there have been
         self.problem = "no connection yet"
+        self._told = ""  # the problem that the log has
         self.denied: LayerRefused | None = None  # it will not have us: nobody needs to wait for that to change
 
     def __repr__(self) -> str:
@@ -55,7 +56,9 @@ class Link:
                 self.problem = error.problem
             if self.generation != began:
                 pause = self._timeouts.backoff_first
-            log.info("%s: %s; trying again", self.label, self.problem)
+            if self.problem != self._told:
+                self._told = self.problem
+                log.warning("%s: %s; trying again until it is there", self.label, self.problem)
             await anyio.sleep(random.uniform(0, pause))  # noqa: S311 - full jitter
             pause = min(2 * pause, self._timeouts.backoff_most)
 
@@ -66,6 +69,9 @@ class Link:
         ) as connection:
             self.connection, self.denied = connection, None
             self.generation += 1
+            if self._told:
+                self._told = ""
+                log.warning("%s: connected again", self.label)
             try:
                 await watched(connection, self._timeouts)
             finally:
