@@ -83,6 +83,7 @@ async def test_a_lifespan_works_between_its_startup_and_its_shutdown(autojump_cl
     site = Site(seconds=5)
 
     async def act() -> None:
+        await anyio.sleep(1)
         await site.send_task(1)
         await anyio.sleep(1)
         site.log.append("asked to stop")
