@@ -22,7 +22,7 @@ READ = 2**16
 CLIENT_NAME = "trichannels"
 MISSING = object()
 UNKNOWN_RUN = b"0" * len(RUN_MARK)  # where we may not ask INFO; a script that needs to know will say so
-DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
+DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "NOMASTER")  # time alone does not heal these
 
 ADVICE = {
     "NOAUTH": "give the layer a password: redis://:password@host",

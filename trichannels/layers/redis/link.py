@@ -92,10 +92,18 @@ class Link:
 
     # ---- commands
 
-    async def submit(self, data: bytes, count: int, timeout: float | None = None, *, marked: bool = False) -> list[Any]:
+    async def submit(
+        self,
+        data: bytes,
+        count: int,
+        timeout: float | None = None,
+        *,
+        marked: bool = False,
+        patience: float | None = None,
+    ) -> list[Any]:
         """Send ``count`` packed commands; return their answers, errors among them.
 
-        Raises as :class:`RedisServer` says.
+        Raises as :class:`RedisServer` says. With ``patience``, seconds, what is not even written by then is given up.
         """
         limit = self._timeouts.reply if timeout is None else timeout
         pending = Pending(data, count, open_wake(), marked=marked)
@@ -109,7 +117,11 @@ class Link:
                     raise copy(self.denied)
                 self.outbox.put(pending)
                 queued = True
-                await _over(pending)
+                if patience is not None:
+                    with anyio.move_on_after(patience):
+                        await _over(pending)
+                if patience is None or pending.stage is Stage.WRITTEN:
+                    await _over(pending)
         except anyio.get_cancelled_exc_class():
             if not queued or self.outbox.withdraw(pending) or not await self._settled(pending):
                 raise

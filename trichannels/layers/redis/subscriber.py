@@ -27,6 +27,7 @@ BATCH = 500  # channels that one command names
 
 # The verbs of pub/sub: plain, by pattern, and sharded, with the kinds of pushes that belong to each.
 VERBS = {"": ("SUBSCRIBE", "UNSUBSCRIBE"), "p": ("PSUBSCRIBE", "PUNSUBSCRIBE"), "s": ("SSUBSCRIBE", "SUNSUBSCRIBE")}
+ELSEWHERE = ("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN")  # a cluster's way to say: not here, or not now
 Name = tuple[str, str]  # the kind of a subscription, and a channel or pattern
 
 
@@ -38,6 +39,9 @@ class Request:
     def __init__(self, missing: Iterable[Name]) -> None:
         self.missing, self.over = set(missing), anyio.Event()
         self.error: TrichannelsError | None = None
+
+
+Requests = dict[Name, list[Request]]
 
 
 class Subscriber:
@@ -56,7 +60,7 @@ class Subscriber:
         self._lost: set[Name] = set()
         self._restored: list[str] = []
         self._asked: Counter[Name] = Counter()  # subscribe commands on their way, for what was left and wanted again
-        self._requests: dict[Name, list[Request]] = {}
+        self._requests: Requests = {}
         self._outbox: Outbox | None = None
         self._numbers = itertools.count()
         self.connection: Connection | None = None
@@ -101,6 +105,31 @@ class Subscriber:
             if not waiting:
                 self._requests.pop(name, None)
         self._leave([name for name in fresh if name not in self._requests])
+
+    def wants(self, channel: str) -> bool:
+        """Say whether a channel is wanted."""
+        return (self._kind, channel) in self.wanted
+
+    def release(self, channels: Sequence[str]) -> "Requests":
+        """Give up channels that another takes over, and tell that they are lost; return who waits for them."""
+        names = [(self._kind, channel) for channel in channels]
+        self._lose([name for name in names if name in self.confirmed])
+        waiting = {name: self._requests.pop(name) for name in names if name in self._requests}
+        self._leave(names)
+        return waiting
+
+    def adopt(self, channels: Sequence[str], waiting: "Requests") -> None:
+        """Want channels that another has given up; they are told to be restored when they are in force."""
+        names = [(self._kind, channel) for channel in channels]
+        self.wanted.update(names)
+        self._lost.update(names)
+        for name, requests in waiting.items():
+            self._requests.setdefault(name, []).extend(requests)
+        self._ask(names)
+
+    def ask_again(self) -> None:
+        """Subscribe once more to what is wanted, not in force, and not being asked for."""
+        self._ask([name for name in self.wanted - self.confirmed if not self._asked[name]])
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         """Want these no more."""
@@ -230,11 +259,15 @@ class Subscriber:
         if not errors:
             return
         error = refused(self.label, errors[0])
+        open_ones = [name for name in names if name not in self.confirmed]
+        for name in open_ones:
+            self._asked.pop(name, None)
+        if error.code in ELSEWHERE:
+            self.moved([channel for _, channel in open_ones])
+            return
         log.error("%s", error)
-        for name in names:
-            if name not in self.confirmed:
-                self._asked.pop(name, None)
-                self._fail(name, error)
+        for name in open_ones:
+            self._fail(name, error)
 
     def _fail(self, name: Name, error: TrichannelsError) -> None:
         for request in self._requests.pop(name, ()):
