@@ -272,7 +272,7 @@ class ClusterServer(RedisServer):
                 moves.setdefault((old, new), []).append(channel)
                 self._at[channel] = new
         for (old, new), moved in moves.items():
-            new.subscriber.adopt(moved, old.subscriber.release(moved))
+            new.subscriber.adopt(old.subscriber.release(moved))
         for node in {self._at[channel] for channel in channels}:
             node.subscriber.ask_again()
 

@@ -5,42 +5,60 @@ cancelled: the stream never gets out of step. Source: https://redis.io/docs/late
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from hashlib import sha1
 from typing import Any
 
 import anyio
 import hiredis
 from anyio.abc import ByteStream
 
-from ...exceptions import LayerRefused, LayerUnreachable
+from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable
 from ...nursery import collapsed
 from ...seam import open_wake
 from .address import Endpoint
-from .outbox import RUN_MARK, Due, Outbox, Pending, Stage, packed
+from .outbox import RUN_MARK, Due, OutOfStep, Outbox, Pending, Stage, packed
 
 READ = 2**16
 CLIENT_NAME = "trichannels"
 MISSING = object()
-UNKNOWN_RUN = b"0" * len(RUN_MARK)  # where we may not ask INFO; a script that needs to know will say so
-DENIED = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "NOMASTER")  # time alone does not heal these
 
+# What an error begins with, and what can be done about it.
 ADVICE = {
     "NOAUTH": "give the layer a password: redis://:password@host",
     "WRONGPASS": "the username or password of the layer's URL is not right",
     "NOPERM": "the user of the layer may not do this: change its ACL",
+    "DENIED": "the server takes nobody from another machine without a password",
+    "NOPROTO": "the server does not speak RESP3: Redis 7 does",
+    "ERR unknown command 'HELLO'": "the server does not speak RESP3: Redis 7 does",
+    "ERR unknown command `HELLO`": "the server does not speak RESP3: Redis 7 does",
+    "ERR DB index": "the server has no database of this number",
+    "ERR invalid DB index": "the server has no database of this number",
+    "ERR SELECT is not allowed": "a cluster has only the database 0",
     "READONLY": "this server is a replica: name its master, or its sentinels",
     "OOM": "the server is at its maxmemory",
     "LOADING": "the server has just started",
     "MISCONF": "the server cannot save to its disk",
 }
+# Those that no waiting will change, where they answer our greeting.
+HOPELESS = (
+    "NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "NOPROTO", "NOMASTER",
+    *(text for text in ADVICE if text.startswith("ERR")),
+)  # fmt: skip
 
 Push = Callable[[list[Any]], None]
 
 
 def refused(label: str, answer: Exception) -> LayerRefused:
-    """Make our error of an error that a server has answered."""
-    text = str(answer)
-    return LayerRefused(label, text, ADVICE.get(text.partition(" ")[0], ""))
+    """Make our error of an error that a server has answered. What it repeats of our command is left out of it."""
+    text = str(answer).partition(", with args beginning with")[0]
+    advice = next((advice for beginning, advice in ADVICE.items() if text.startswith(beginning)), "")
+    return LayerRefused(label, text, advice)
+
+
+def hopeless(error: LayerRefused) -> bool:
+    """Whether a server that answered our greeting so will have to be told otherwise first, or we."""
+    return error.answer.startswith(HOPELESS)
 
 
 async def _connect(endpoint: Endpoint) -> ByteStream:
@@ -65,6 +83,9 @@ class Connection:
     ) -> None:  # fmt: skip
         self.endpoint, self.label = endpoint, endpoint.label
         self.run_id = ""
+        self._no_run_id = LayerRefused(self.label, "INFO server tells no run_id")
+        self.heard = 0  # how often something came: whoever still talks is alive
+        self.settling = False  # what came is being delivered; meanwhile nothing is read
         self.over = anyio.Event()
         self.problem = ""
         self._stream, self._on_push, self._settle = stream, on_push, settle
@@ -80,29 +101,57 @@ class Connection:
     # ---- greeting
 
     async def greet(self) -> None:
-        """Say who we are, and learn which run of the server this is. Raises :class:`LayerRefused`."""
+        """Say who we are, and learn which run of the server this is. Raises :class:`LayerRefused`.
+
+        It ends with a PING: what the server answers to that while it loads its data, it would answer to all else.
+        """
         endpoint = self.endpoint
         hello: list[str | int] = ["HELLO", 3]
-        if endpoint.password is not None:
-            hello += ["AUTH", endpoint.username or "default", endpoint.password]
+        if endpoint.username or endpoint.password:
+            hello += ["AUTH", endpoint.username or "default", endpoint.password or ""]
         commands = [packed(*hello, "SETNAME", CLIENT_NAME)]
         if endpoint.database:
             commands.append(packed("SELECT", endpoint.database))
-        commands.append(packed("INFO", "server"))
-        await self._stream.send(b"".join(commands))
-        answers = [await self._answer() for _ in commands]
-        for answer in answers[:-1]:
+        with suppress(anyio.BrokenResourceError):  # it may have hung up on us: its last words tell why
+            await self._stream.send(b"".join([*commands, packed("PING"), packed("INFO", "server")]))
+        for _ in [*commands, "PING"]:
+            answer = await self._answer()
             if isinstance(answer, Exception):
-                raise refused(self.label, answer)
-        info = answers[-1]
-        if isinstance(info, bytes):
-            found = [line for line in info.decode(errors="replace").splitlines() if line.startswith("run_id:")]
-            self.run_id = found[0].partition(":")[2] if found else ""
+                raise refused(self.label, _censored(answer, endpoint.password))
+        self._learn(await self._answer())
+
+    def _learn(self, info: Any) -> None:
+        if isinstance(info, Exception):
+            self._no_run_id = refused(self.label, info)
+            return
+        told = info.decode(errors="replace") if isinstance(info, bytes) else ""
+        for line in told.splitlines():
+            if line.startswith("run_id:"):
+                self.run_id = as_run_id(line.partition(":")[2].strip())
 
     async def _answer(self) -> Any:
-        while (answer := self._parser.gets()) is MISSING:
-            self._parser.feed(await self._stream.receive(READ))
-        return answer
+        while True:
+            answer = self._parsed()
+            if answer is MISSING:
+                await self._more()
+            elif type(answer) is not hiredis.PushNotification:
+                return answer
+
+    def _parsed(self) -> Any:
+        """Return the next answer or push of what came, or MISSING."""
+        try:
+            return self._parser.gets()
+        except Exception as error:  # MemoryError and TypeError are among them
+            raise _malformed(error) from error
+
+    async def _more(self) -> None:
+        """Wait for more to parse. The bound counts what came since an answer was complete: that is a part of one."""
+        data = await self._stream.receive(READ)
+        self.heard += 1
+        self._partial += len(data)
+        if self._partial > self._reply_bytes:
+            raise OutOfStep(f"an answer of more than {self._reply_bytes} bytes")
+        self._parser.feed(data)
 
     # ---- its life
 
@@ -130,8 +179,8 @@ class Connection:
             await work()
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             self.fail("the server closed the connection")
-        except (hiredis.ProtocolError, hiredis.HiredisError, ValueError) as error:
-            self.fail(f"the server sent what is not RESP3: {error}")
+        except OutOfStep as error:
+            self.fail(f"the server sent {error}")
         except OSError as error:
             self.fail(f"the connection broke: {error}")
 
@@ -139,35 +188,51 @@ class Connection:
         outbox = self.outbox
         while True:
             written = outbox.take()
+            if not self.run_id:
+                written = self._without_marked(written)
             if not written:
                 await outbox.wake.sleep()
                 continue
-            self._due.add(written)
+            self._due.extend(written)
             data = b"".join([self._stamped(pending) if pending.marked else pending.data for pending in written])
             await self._stream.send(data)
 
     def _stamped(self, pending: Pending) -> bytes:
-        return pending.data.replace(RUN_MARK, self.run_id.encode() or UNKNOWN_RUN)
+        return pending.data.replace(RUN_MARK, self.run_id.encode())
+
+    def _without_marked(self, taken: list[Pending]) -> list[Pending]:
+        """Refuse what depends on which run of the server it is: a history that is continued by mistake is worse."""
+        why = self._no_run_id
+        for pending in taken:
+            if pending.marked:
+                advice = "histories and presence have to know when the server was restarted: let the user run INFO"
+                pending.finish(LayerRefused(self.label, why.answer, advice))
+        return [pending for pending in taken if not pending.marked]
 
     async def _read(self) -> None:
-        parser, gets, settle = self._parser, self._parser.gets, self._settle
+        gets, answered, on_push, settle = self._parser.gets, self._due.answer, self._on_push, self._settle
         while True:
-            pushed = False
-            while (answer := gets()) is not MISSING:
-                self._partial = 0
-                if type(answer) is hiredis.PushNotification:
+            some = pushed = False
+            while True:
+                try:
+                    answer = gets()
+                except Exception as error:
+                    raise _malformed(error) from error
+                if answer is MISSING:
+                    break
+                some = True
+                if type(answer) is not hiredis.PushNotification:
+                    answered(answer)
+                elif on_push is not None:
                     pushed = True
-                    if self._on_push is not None:
-                        self._on_push(answer)
-                elif not self._due.answer(answer):
-                    raise ValueError("it answered what nobody had asked")
+                    on_push(answer)
+            if some:
+                self._partial = 0
             if pushed and settle is not None:
+                self.settling = True
                 await settle()
-            data = await self._stream.receive(READ)
-            self._partial += len(data)
-            if self._partial > self._reply_bytes:
-                raise ValueError(f"an answer of more than {self._reply_bytes} bytes")
-            parser.feed(data)
+                self.settling = False
+            await self._more()
 
     # ---- for who has it alone
 
@@ -175,25 +240,26 @@ class Connection:
         """Return the answer to a command; raises :class:`LayerRefused` for an error.
 
         For a connection of one's own: cancelled, or after ``timeout`` seconds, it is given up: an answer would be due.
+        Then, or when it breaks, :class:`OutcomeUnknown` is raised, or :class:`LayerUnreachable` if nothing was sent.
         """
-        pending = Pending(packed(*command), 1, open_wake())
         if self.problem:
+            await anyio.lowlevel.checkpoint()
             raise LayerUnreachable(self.label, self.problem)
+        pending = Pending(packed(*command), 1, open_wake())
         self.outbox.put(pending)
+        problem = "its caller was cancelled"
         try:
             with anyio.move_on_after(timeout):
-                while pending.stage is not Stage.OVER:
-                    assert pending.wake is not None
-                    await pending.wake.sleep()
+                await over(pending)
+            problem = f"no answer within {timeout} s"
         finally:
-            self.outbox.done(pending)
             if pending.stage is not Stage.OVER:
                 self.outbox.withdraw(pending)
-                self.fail("a command that was waited for was given up")
+                self.fail(problem)
         if pending.error is not None:
             raise pending.error
         if not pending.answers:
-            raise LayerUnreachable(self.label, self.problem or "no answer in time")
+            raise LayerUnreachable(self.label, self.problem)
         if isinstance(pending.answers[0], Exception):
             raise refused(self.label, pending.answers[0])
         return pending.answers[0]
@@ -227,8 +293,10 @@ async def open_connection(
             raise LayerUnreachable(endpoint.label, f"no connection within {timeout:g} s") from error
         if isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
             raise LayerUnreachable(endpoint.label, "the server closed the connection while we said hello") from error
-        if isinstance(error, hiredis.ProtocolError | hiredis.HiredisError):
-            raise LayerUnreachable(endpoint.label, f"it does not speak RESP3: {error}") from error
+        if isinstance(error, OutOfStep):
+            raise LayerUnreachable(endpoint.label, f"it does not speak RESP3: it sent {error}") from error
+        if isinstance(error, InvalidChannelLayerError):  # files that are being replaced may be there again soon
+            raise LayerUnreachable(endpoint.label, str(error)) from error
         if isinstance(error, OSError):
             raise LayerUnreachable(endpoint.label, f"cannot connect: {_reason(error)}") from error
         raise
@@ -249,3 +317,26 @@ def _reason(error: OSError) -> str:
     while isinstance(cause, ExceptionGroup):
         cause = cause.exceptions[-1]
     return str(cause or error)
+
+
+async def over(pending: Pending) -> None:
+    """Wait until it is over."""
+    assert pending.wake is not None
+    while pending.stage is not Stage.OVER:
+        await pending.wake.sleep()
+
+
+def as_run_id(told: str) -> str:
+    """Return what a server calls its run, as long as RUN_MARK: other makes of Redis may have shorter ones, or none."""
+    if not told or len(told) == len(RUN_MARK):
+        return told
+    return sha1(told.encode(), usedforsecurity=False).hexdigest()
+
+
+def _malformed(error: Exception) -> OutOfStep:
+    return OutOfStep(f"what is not RESP3: {error}" if str(error) else f"what is not RESP3 ({type(error).__name__})")
+
+
+def _censored(answer: Exception, secret: str | None) -> Exception:
+    """Servers that do not know HELLO repeat what we said, and so does many a proxy."""
+    return Exception(str(answer).replace(secret, "***")) if secret else answer

@@ -12,18 +12,39 @@ from typing import Any
 
 import anyio
 
-from ...exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown
+from ...exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown, TrichannelsError
 from ...seam import open_wake
 from .address import Endpoint
-from .connection import DENIED, Connection, open_connection
+from .connection import Connection, hopeless, open_connection, over
 from .outbox import Outbox, Pending, Stage, packed
 from .server import Bounds, Timeouts
 
 log = logging.getLogger("trichannels.layers.redis")
 
 SETTLE = 1.0  # seconds for which a cancelled caller waits for the answer to what was written
+CLOSED = "the layer has been closed"
 
 Resolve = Callable[[], Awaitable[Endpoint]]
+
+
+class Backoff:
+    """The pauses between attempts to connect: random up to a limit, which doubles until something has lasted."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._first, self._most = timeouts.backoff_first, timeouts.backoff_most
+        self._limit = self._first
+        self._began = anyio.current_time()
+
+    def begin(self) -> None:
+        """A connection is there."""
+        self._began = anyio.current_time()
+
+    async def pause(self, connected: bool) -> None:
+        """Wait before the next attempt. A connection that broke at once counts as one that was not made."""
+        if connected and anyio.current_time() >= self._began + self._most:
+            self._limit = self._first
+        await anyio.sleep(random.uniform(0, self._limit))  # noqa: S311 - full jitter
+        self._limit = min(2 * self._limit, self._most)
 
 
 class Link:
@@ -35,8 +56,7 @@ class Link:
         self.connection: Connection | None = None
         self.generation = 0  # how many connections there have been
         self.problem = "no connection yet"
-        self._told = ""  # the problem that the log has
-        self.denied: LayerRefused | None = None  # it will not have us: nobody needs to wait for that to change
+        self.denied: TrichannelsError | None = None  # why nobody needs to wait: it will not have us, or all is over
 
     def __repr__(self) -> str:
         return f"<Link to {self.label}, {self.connection or self.problem}>"
@@ -44,46 +64,49 @@ class Link:
     # ---- the connection
 
     async def run(self) -> None:
-        """Connect, serve, and begin anew, for ever."""
-        pause = self._timeouts.backoff_first
-        while True:
-            began = self.generation
-            try:
-                await self._once()
-            except LayerRefused as error:
-                self._deny(error)
-            except LayerUnreachable as error:
-                self.problem = error.problem
-            if self.generation != began:
-                pause = self._timeouts.backoff_first
-            if self.problem != self._told:
-                self._told = self.problem
-                log.warning("%s: %s; trying again until it is there", self.label, self.problem)
-            await anyio.sleep(random.uniform(0, pause))  # noqa: S311 - full jitter
-            pause = min(2 * pause, self._timeouts.backoff_most)
+        """Connect, serve, and begin anew, for ever. Cancelled, it tells all who wait that it is over."""
+        try:
+            backoff = Backoff(self._timeouts)
+            while True:
+                began, before = self.generation, self.problem
+                await self._attempt(backoff)
+                log.log(
+                    logging.WARNING if self.generation != began or self.problem != before else logging.DEBUG,
+                    "%s: %s; trying again", self.label, self.problem,
+                )  # fmt: skip
+                await backoff.pause(self.generation != began)
+        finally:
+            self.problem = CLOSED
+            self._deny(LayerUnreachable(self.label, CLOSED))
 
-    async def _once(self) -> None:
+    async def _attempt(self, backoff: Backoff) -> None:
+        try:
+            await self._once(backoff)
+        except LayerRefused as error:
+            self.problem = error.answer
+            if hopeless(error):
+                self._deny(error)
+        except LayerUnreachable as error:
+            self.problem, self.denied = error.problem, None
+
+    async def _once(self, backoff: Backoff) -> None:
         endpoint = await self._resolve()
         async with open_connection(
             endpoint, timeout=self._timeouts.connect, outbox=self.outbox, reply_bytes=self._bounds.reply_bytes
         ) as connection:
             self.connection, self.denied = connection, None
             self.generation += 1
-            if self._told:
-                self._told = ""
-                log.warning("%s: connected again", self.label)
+            backoff.begin()
             try:
                 await watched(connection, self._timeouts)
             finally:
                 self.connection = None
                 self.problem = connection.problem or "the connection was closed"
 
-    def _deny(self, error: LayerRefused) -> None:
-        self.problem = error.answer
-        if error.code in DENIED:
-            self.denied = error
-            for pending in self.outbox.drop():
-                pending.finish(error)
+    def _deny(self, error: TrichannelsError) -> None:
+        self.denied = error
+        for pending in self.outbox.drop():
+            pending.finish(error)
 
     def drop(self, problem: str) -> None:
         """Give the connection up: its server is not the one any more. The next one follows at once."""
@@ -110,7 +133,7 @@ class Link:
         queued = False
         try:
             with anyio.move_on_after(limit):
-                if self.outbox.full:
+                if self.outbox.crowded and self.denied is None:
                     await self.outbox.room()
                 if self.denied is not None:
                     await anyio.lowlevel.checkpoint()
@@ -119,18 +142,15 @@ class Link:
                 queued = True
                 if patience is not None:
                     with anyio.move_on_after(patience):
-                        await _over(pending)
+                        await over(pending)
                 if patience is None or pending.stage is Stage.WRITTEN:
-                    await _over(pending)
+                    await over(pending)
         except anyio.get_cancelled_exc_class():
             if not queued or self.outbox.withdraw(pending) or not await self._settled(pending):
                 raise
-        finally:
-            if queued:
-                self.outbox.done(pending)
-        if pending.stage is Stage.OVER and (pending.error is not None or pending.answers):
-            if pending.error is not None:
-                raise copy(pending.error)
+        if pending.error is not None:
+            raise copy(pending.error)
+        if pending.stage is Stage.OVER:
             return pending.answers
         if not queued:
             raise LayerUnreachable(self.label, f"no room for more commands within {limit:g} s: {self.problem}")
@@ -145,29 +165,33 @@ class Link:
         """
         ours = anyio.current_effective_deadline() == -inf  # else it is asyncio's own cancel(), which must go on
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE):
-            await _over(pending)
+            await over(pending)
         return ours and pending.stage is Stage.OVER and pending.error is None
 
 
-async def _over(pending: Pending) -> None:
-    assert pending.wake is not None
-    while pending.stage is not Stage.OVER:
-        await pending.wake.sleep()
-
-
-async def watched(connection: Connection, timeouts: Timeouts) -> None:
+async def watched(connection: Connection, timeouts: Timeouts, on_pong: Callable[[], object] | None = None) -> None:
     """Ask the server every now and then whether it lives; returns when the connection is over."""
-    while not connection.over.is_set():
-        with anyio.move_on_after(timeouts.ping_interval):
-            await connection.over.wait()
-            return
+    async with anyio.create_task_group() as group:
+        group.start_soon(_ping, connection, timeouts, on_pong)
+        await connection.over.wait()
+        group.cancel_scope.cancel()
+
+
+async def _ping(connection: Connection, timeouts: Timeouts, on_pong: Callable[[], object] | None) -> None:
+    while True:
+        await anyio.sleep(timeouts.ping_interval)
         ping = Pending(packed("PING"), 1, open_wake())
         connection.outbox.put(ping)
+        heard = -1
         try:
-            with anyio.move_on_after(timeouts.ping):
-                await _over(ping)
+            # Behind much else a ping takes its time: whoever says anything is alive, and we are who does not listen.
+            while ping.stage is not Stage.OVER and (heard != connection.heard or connection.settling):
+                heard = connection.heard
+                with anyio.move_on_after(timeouts.ping):
+                    await over(ping)
         finally:
             connection.outbox.withdraw(ping)
-            connection.outbox.done(ping)
         if not ping.answers:
             connection.fail(f"no answer to a ping within {timeouts.ping:g} s")
+        elif on_pong is not None:
+            on_pong()

@@ -7,26 +7,28 @@ Source: https://redis.io/docs/latest/develop/pubsub/
 
 import itertools
 import logging
-import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any
 
 import anyio
 
 from ...exceptions import LayerRefused, LayerUnreachable, TrichannelsError
-from .connection import DENIED, Connection, open_connection, refused
-from .link import Resolve, watched
-from .outbox import Outbox, Pending, packed
+from .connection import Connection, hopeless, open_connection, refused
+from .link import CLOSED, Backoff, Resolve, watched
+from .outbox import OutOfStep, Outbox, Pending, packed
 from .server import Bounds, Sink, Timeouts
 
 log = logging.getLogger("trichannels.layers.redis")
 
 BATCH = 500  # channels that one command names
+AT_ONCE = 8  # batches that are on their way; what is wanted meanwhile goes together into the next one
 
 # The verbs of pub/sub: plain, by pattern, and sharded, with the kinds of pushes that belong to each.
 VERBS = {"": ("SUBSCRIBE", "UNSUBSCRIBE"), "p": ("PSUBSCRIBE", "PUNSUBSCRIBE"), "s": ("SSUBSCRIBE", "SUNSUBSCRIBE")}
+BEGUN = {b"subscribe": "", b"psubscribe": "p", b"ssubscribe": "s"}
+ENDED = {b"unsubscribe": "", b"punsubscribe": "p", b"sunsubscribe": "s"}
 ELSEWHERE = ("MOVED", "ASK", "CLUSTERDOWN", "TRYAGAIN")  # a cluster's way to say: not here, or not now
 Name = tuple[str, str]  # the kind of a subscription, and a channel or pattern
 
@@ -34,14 +36,17 @@ Name = tuple[str, str]  # the kind of a subscription, and a channel or pattern
 class Request:
     """Somebody who waits until some subscriptions are confirmed."""
 
-    __slots__ = ("error", "missing", "over")
+    __slots__ = ("confirmed", "error", "missing", "names", "over")
 
-    def __init__(self, missing: Iterable[Name]) -> None:
-        self.missing, self.over = set(missing), anyio.Event()
+    def __init__(self, names: Iterable[Name], confirmed: set[Name]) -> None:
+        self.names = tuple(dict.fromkeys(names))
+        self.missing = {name for name in self.names if name not in confirmed}
+        self.confirmed = False
+        self.over = anyio.Event()
         self.error: TrichannelsError | None = None
 
 
-Requests = dict[Name, list[Request]]
+Handover = list[tuple[Name, int, list[Request]]]  # by how many calls it is held, and who waits for it
 
 
 class Subscriber:
@@ -57,16 +62,20 @@ class Subscriber:
         self._kind = kind
         self.wanted: set[Name] = set()
         self.confirmed: set[Name] = set()
-        self._lost: set[Name] = set()
-        self._restored: list[str] = []
-        self._asked: Counter[Name] = Counter()  # subscribe commands on their way, for what was left and wanted again
-        self._requests: Requests = {}
-        self._outbox: Outbox | None = None
+        self._held: Counter[Name] = Counter()  # by how many calls of subscribe() that have succeeded
+        self._requests: dict[Name, list[Request]] = {}
+        self._lost: set[Name] = set()  # the sink has been told so, and not yet that they are back
+        self._restored: set[Name] = set()  # it is about to be told
+        self._refused: set[Name] = set()  # somebody has been told
+        self._wishes: dict[Name, bool] = {}  # what the server has not been told yet: to begin (True) or to end one
+        self._on_their_way: Counter[Name] = Counter()  # commands that name it and are not answered
+        self._batches = 0
         self._numbers = itertools.count()
+        self._outbox: Outbox | None = None
         self.connection: Connection | None = None
         self.generation = 0
         self.problem = "no connection yet"
-        self.denied: LayerRefused | None = None
+        self.denied: TrichannelsError | None = None
 
     def __repr__(self) -> str:
         return f"<Subscriber to {self.label}, {len(self.confirmed)} of {len(self.wanted)} in force>"
@@ -74,113 +83,194 @@ class Subscriber:
     # ---- what is wanted
 
     async def subscribe(self, channels: Sequence[str], patterns: Sequence[str], timeout: float | None = None) -> None:
-        """Want these from now on, and wait until they are confirmed; if that fails, they are not wanted any more."""
+        """Want these from now on, and wait until they are confirmed.
+
+        If that fails they are not wanted any more, except for those that another call has got, or waits for.
+        """
+        await anyio.lowlevel.checkpoint()
         names = [(self._kind, channel) for channel in channels] + [("p", pattern) for pattern in patterns]
-        fresh = [name for name in names if name not in self.wanted]
-        request = Request(name for name in names if name not in self.confirmed)
         limit = self._timeouts.reply if timeout is None else timeout
+        if self.denied is not None:
+            raise copy(self.denied)
+        request = Request(names, self.confirmed)
         try:
-            if self.denied is not None:
-                request.error = self.denied
-            elif request.missing:
-                for name in request.missing:
-                    self._requests.setdefault(name, []).append(request)
-                self.wanted.update(fresh)
-                self._ask(fresh)
-                with anyio.move_on_after(limit):
-                    await request.over.wait()
+            self._want(request)
+            with anyio.move_on_after(limit):
+                await request.over.wait()
             if request.error is not None:
                 raise copy(request.error) from request.error
-            if request.missing:
+            if not request.confirmed:
                 raise LayerUnreachable(self.label, f"not subscribed within {limit:g} s: {self.problem}")
         except BaseException:
-            self._give_up(request, fresh)
+            self._give_up(request)
             raise
 
-    def _give_up(self, request: Request, fresh: Collection[Name]) -> None:
+    def wants(self, channel: str) -> bool:
+        """Say whether a channel is wanted."""
+        return (self._kind, channel) in self.wanted
+
+    def release(self, channels: Sequence[str]) -> "Handover":
+        """Give up channels that another takes over, and tell that they are lost."""
+        names = [(self._kind, channel) for channel in channels]
+        self._lose([name for name in names if name in self.confirmed])
+        handover = [(name, self._held[name], self._requests.pop(name, [])) for name in names if name in self.wanted]
+        self._leave(names)
+        return handover
+
+    def adopt(self, handover: "Handover") -> None:
+        """Want what another has given up; the sink is told when it is in force again."""
+        names = [name for name, _, _ in handover]
+        self.wanted.update(names)
+        self._lost.update(name for name, held, _ in handover if held)
+        for name, held, requests in handover:
+            self._held[name] += held
+            if requests:
+                self._requests.setdefault(name, []).extend(requests)
+        self._wish(names, True)
+
+    def ask_again(self) -> None:
+        """Subscribe once more to what is wanted, not in force, and not being asked for."""
+        self._again()
+
+    def unsubscribe(self, channels: Sequence[str]) -> None:
+        """Want these no more, whoever wanted them; who still waits for one is told."""
+        names = [(self._kind, channel) for channel in channels]
+        for name in names:
+            self._fail(name, LayerUnreachable(self.label, f"unsubscribed from {name[1]} before that was confirmed"))
+        self._leave(names)
+
+    def _want(self, request: Request) -> None:
+        fresh = [name for name in request.missing if name not in self.wanted]
+        for name in request.missing:
+            self._requests.setdefault(name, []).append(request)
+        self.wanted.update(fresh)
+        self._wish(fresh, True)
+        self._complete(request)
+
+    def _complete(self, request: Request) -> None:
+        if not request.missing:
+            request.confirmed = True
+            self._held.update(request.names)
+            request.over.set()
+
+    def _give_up(self, request: Request) -> None:
+        for name in request.names:
+            if request.confirmed and name in self._held:  # it was cancelled at that very moment
+                self._held[name] -= 1
         for name in request.missing:
             waiting = self._requests.get(name, [])
             if request in waiting:
                 waiting.remove(request)
             if not waiting:
                 self._requests.pop(name, None)
-        self._leave([name for name in fresh if name not in self._requests])
-
-    def wants(self, channel: str) -> bool:
-        """Say whether a channel is wanted."""
-        return (self._kind, channel) in self.wanted
-
-    def release(self, channels: Sequence[str]) -> "Requests":
-        """Give up channels that another takes over, and tell that they are lost; return who waits for them."""
-        names = [(self._kind, channel) for channel in channels]
-        self._lose([name for name in names if name in self.confirmed])
-        waiting = {name: self._requests.pop(name) for name in names if name in self._requests}
-        self._leave(names)
-        return waiting
-
-    def adopt(self, channels: Sequence[str], waiting: "Requests") -> None:
-        """Want channels that another has given up; they are told to be restored when they are in force."""
-        names = [(self._kind, channel) for channel in channels]
-        self.wanted.update(names)
-        self._lost.update(names)
-        for name, requests in waiting.items():
-            self._requests.setdefault(name, []).extend(requests)
-        self._ask(names)
-
-    def ask_again(self) -> None:
-        """Subscribe once more to what is wanted, not in force, and not being asked for."""
-        self._ask([name for name in self.wanted - self.confirmed if not self._asked[name]])
-
-    def unsubscribe(self, channels: Sequence[str]) -> None:
-        """Want these no more."""
-        self._leave([(self._kind, channel) for channel in channels])
+        self._leave([name for name in request.names if self._held[name] <= 0 and name not in self._requests])
 
     def _leave(self, names: Iterable[Name]) -> None:
         left = [name for name in names if name in self.wanted]
-        self.wanted.difference_update(left)
-        self.confirmed.difference_update(left)
-        self._lost.difference_update(left)
-        if left and self._outbox is not None:
-            for kind, channels in _by_kind(left):
-                self._outbox.put(Pending(packed(VERBS[kind][1], *channels), 0))
+        for known in (self.wanted, self.confirmed, self._lost, self._restored, self._refused):
+            known.difference_update(left)
+        for name in left:
+            self._held.pop(name, None)
+        self._wish(left, False)
 
-    def _ask(self, names: Sequence[Name]) -> None:
-        """Write what subscribes; on the next connection, all that is wanted is asked for anyhow."""
+    # ---- what the server is told
+
+    def _wish(self, names: Iterable[Name], begin: bool) -> None:
+        """Tell the server as soon as may be; on the next connection, all that is wanted is asked for anyhow."""
         if self._outbox is None:
             return
-        for kind, channels in _by_kind(names):
-            token = f"trichannels-{next(self._numbers)}".encode()
-            data = packed(VERBS[kind][0], *channels) + packed("PING", token)
-            batch = _Batch(self, data, token, [(kind, channel) for channel in channels])
-            self._asked.update(batch.names)
-            self._outbox.put(batch)
+        self._wishes.update(dict.fromkeys(names, begin))
+        self._tell()
+
+    def _tell(self) -> None:
+        while self._wishes and self._batches < AT_ONCE:
+            (kind, _), begin = next(iter(self._wishes.items()))
+            alike = (name for name, wish in self._wishes.items() if (name[0], wish) == (kind, begin))
+            most = 1 if kind == "s" else BATCH  # those of different slots must not stand in one command
+            names = list(itertools.islice(alike, most))
+            for name in names:
+                del self._wishes[name]
+            self._send(names, begin)
+
+    def _send(self, names: Sequence[Name], begin: bool) -> None:
+        if self._outbox is None:
+            return
+        verb = VERBS[names[0][0]][0 if begin else 1]
+        token = f"trichannels-{next(self._numbers)}".encode()
+        data = packed(verb, *(channel for _, channel in names)) + packed("PING", token)
+        self._on_their_way.update(names)
+        self._batches += 1
+        self._outbox.put(_Batch(self, data, token, names, begin))
+
+    def batch_over(self, names: Sequence[Name], begin: bool, error: Exception | None) -> None:
+        """All answers to a batch are there; with an error, the server has carried out nothing of it."""
+        self._batches -= 1
+        if error is not None:
+            for name in names:
+                self._answered(name)
+            self._sort_out([name for name in names if begin and name in self.wanted], len(names), error)
+        self._tell()
+
+    def _sort_out(self, names: list[Name], count: int, error: Exception) -> None:
+        """A command that named ``count`` channels was refused: which of those still wanted does the server not like?"""
+        half = (len(names) + 1) // 2
+        if names and str(error).startswith(ELSEWHERE):
+            self.moved([channel for _, channel in names])
+        elif count == 1 and names:
+            self._refuse(names[0], refused(self.label, error))
+        elif names:
+            for part in filter(None, (names[:half], names[half:])):
+                self._send(part, True)
+
+    def _refuse(self, name: Name, error: LayerRefused) -> None:
+        if self._requests.get(name):
+            self._fail(name, error)
+        elif name not in self._refused:
+            log.error("%s does not let us subscribe to %s again, which is tried on: %s", self.label, name[1], error)
+            self._refused.add(name)
+
+    def _fail(self, name: Name, error: TrichannelsError) -> None:
+        for request in self._requests.pop(name, ()):
+            request.error = error
+            request.over.set()
+
+    def _again(self) -> None:
+        """Ask once more for what was refused. Called every now and then."""
+        if len(self.confirmed) < len(self.wanted):
+            missing = self.wanted - self.confirmed - self._on_their_way.keys()
+            self._wish([name for name in missing if name not in self._wishes], True)
 
     # ---- the connection
 
     async def run(self) -> None:
         """Connect, subscribe to all that is wanted, take what comes, and begin anew, for ever."""
-        pause = self._timeouts.backoff_first
-        while True:
-            began = self.generation
-            try:
-                await self._once()
-            except LayerRefused as error:
-                self.problem = error.answer
-                if error.code in DENIED:
-                    self._deny(error)
-            except LayerUnreachable as error:
-                self.problem = error.problem
-            if self.generation != began:
-                pause = self._timeouts.backoff_first
-            await anyio.sleep(random.uniform(0, pause))  # noqa: S311 - full jitter
-            pause = min(2 * pause, self._timeouts.backoff_most)
+        try:
+            backoff = Backoff(self._timeouts)
+            while True:
+                began = self.generation
+                await self._attempt(backoff)
+                log.debug("%s: subscriptions: %s; trying again", self.label, self.problem)
+                await backoff.pause(self.generation != began)
+        finally:
+            self.problem = CLOSED
+            self._deny(LayerUnreachable(self.label, CLOSED))
 
-    def _deny(self, error: LayerRefused) -> None:
+    async def _attempt(self, backoff: Backoff) -> None:
+        try:
+            await self._once(backoff)
+        except LayerRefused as error:
+            self.problem = error.answer
+            if hopeless(error):
+                self._deny(error)
+        except LayerUnreachable as error:
+            self.problem, self.denied = error.problem, None
+
+    def _deny(self, error: TrichannelsError) -> None:
         self.denied = error
         for name in list(self._requests):
             self._fail(name, error)
 
-    async def _once(self) -> None:
+    async def _once(self, backoff: Backoff) -> None:
         endpoint = await self._resolve()
         outbox = Outbox(self._bounds.commands, self._bounds.bytes)
         async with open_connection(
@@ -189,13 +279,16 @@ class Subscriber:
         ) as connection:  # fmt: skip
             self.generation += 1
             self.connection, self._outbox, self.denied = connection, outbox, None
+            backoff.begin()
             try:
-                self._ask(list(self.wanted))
-                await watched(connection, self._timeouts)
+                self._wish(list(self.wanted), True)
+                await watched(connection, self._timeouts, self._again)
             finally:
                 self.connection = self._outbox = None
                 self.problem = connection.problem or "the connection was closed"
-                self._asked.clear()
+                self._wishes.clear()
+                self._on_their_way.clear()
+                self._batches = 0
                 self._lose(self.confirmed)
 
     def drop(self, problem: str) -> None:
@@ -206,32 +299,50 @@ class Subscriber:
     # ---- what comes
 
     def _push(self, push: list[Any]) -> None:
-        kind = push[0]
-        if kind in (b"message", b"smessage"):
-            self._sink.message(push[1].decode(), push[2])
-        elif kind == b"pmessage":
-            self._sink.message(push[2].decode(), push[3])
-        elif kind in (b"subscribe", b"ssubscribe", b"psubscribe"):
-            self._confirm((kind[:-9].decode(), push[1].decode()))
-        elif kind in (b"unsubscribe", b"sunsubscribe", b"punsubscribe") and push[1] is not None:
-            self._dismiss((kind[:-11].decode(), push[1].decode()))
+        try:
+            kind = push[0]
+            if kind == b"message" or kind == b"smessage":  # noqa: PLR1714 - a third faster, for each message
+                channel, payload = push[1].decode(errors="replace"), push[2]
+            elif kind == b"pmessage":
+                channel, payload = push[2].decode(errors="replace"), push[3]
+            elif kind in BEGUN:
+                return self._confirm((BEGUN[kind], push[1].decode(errors="replace")))
+            elif kind in ENDED and push[1] is not None:
+                return self._dismiss((ENDED[kind], push[1].decode(errors="replace")))
+            else:
+                return None
+        except (IndexError, AttributeError, TypeError) as error:
+            raise OutOfStep(f"a push that has not its shape: {push!r:.100}") from error
+        if self._restored:
+            self._tell_restored()  # before what comes on them
+        try:
+            self._sink.message(channel, payload)
+        except Exception:  # whoever publishes poison must not end the layer
+            log.exception("a message on %s could not be taken", channel)
+        return None
+
+    def _answered(self, name: Name) -> bool:
+        """One command that names it is answered; True if that was the last one."""
+        if self._on_their_way[name] > 1:
+            self._on_their_way[name] -= 1
+            return False
+        del self._on_their_way[name]
+        return True
 
     def _confirm(self, name: Name) -> None:
-        self._asked[name] -= 1
-        if self._asked[name] > 0 or name not in self.wanted:
-            return  # it was left, and is wanted again: what we are told of is the first time
-        del self._asked[name]
+        if not self._answered(name) or name not in self.wanted:
+            return  # it was left, and perhaps is wanted again: this tells of the first time
         self.confirmed.add(name)
+        self._refused.discard(name)
         if name in self._lost:
-            self._lost.discard(name)
-            self._restored.append(name[1])
+            self._restored.add(name)
         for request in self._requests.pop(name, ()):
             request.missing.discard(name)
-            if not request.missing:
-                request.over.set()
+            self._complete(request)
 
     def _dismiss(self, name: Name) -> None:
-        """The server ends a subscription: because we asked it to, or because the slot has moved to another node."""
+        """A subscription has ended: because we asked for that, or because the slot has moved to another node."""
+        self._answered(name)
         if name in self.confirmed:
             self._lose({name})
             self.moved([name[1]])
@@ -241,60 +352,44 @@ class Subscriber:
         self.drop(f"it has ended subscriptions that are wanted, such as that to {channels[0]}")
 
     def _lose(self, names: Iterable[Name]) -> None:
-        lost = [name for name in names if name in self.wanted]
-        self.confirmed.difference_update(lost)
-        self._lost.update(lost)
-        if lost:
-            self._sink.lost([channel for _, channel in lost])
+        names = [name for name in names if name in self.wanted]
+        untold = [name for name in names if name not in self._lost]
+        self.confirmed.difference_update(names)
+        self._restored.difference_update(names)
+        self._lost.update(untold)
+        if untold:
+            self._sink.lost([channel for _, channel in untold])
+
+    def _tell_restored(self) -> None:
+        restored, self._restored = self._restored, set()
+        self._lost.difference_update(restored)
+        self._sink.restored([channel for _, channel in restored])
 
     async def _settle(self) -> None:
         if self._restored:
-            restored, self._restored = self._restored, []
-            self._sink.restored(restored)
+            self._tell_restored()
         await self._sink.settle()
-
-    def batch_over(self, names: Sequence[Name], answers: Sequence[Any]) -> None:
-        """All answers to a batch are there: what is not confirmed by now was refused."""
-        errors = [answer for answer in answers if isinstance(answer, Exception)]
-        if not errors:
-            return
-        error = refused(self.label, errors[0])
-        open_ones = [name for name in names if name not in self.confirmed]
-        for name in open_ones:
-            self._asked.pop(name, None)
-        if error.code in ELSEWHERE:
-            self.moved([channel for _, channel in open_ones])
-            return
-        log.error("%s", error)
-        for name in open_ones:
-            self._fail(name, error)
-
-    def _fail(self, name: Name, error: TrichannelsError) -> None:
-        for request in self._requests.pop(name, ()):
-            request.error = error
-            request.over.set()
 
 
 class _Batch(Pending):
-    """A subscribe command and the PING behind it."""
+    """A command of pub/sub and the PING behind it."""
 
-    __slots__ = ("names", "owner")
+    __slots__ = ("begin", "names", "owner", "token")
 
-    def __init__(self, owner: Subscriber, data: bytes, token: bytes, names: list[Name]) -> None:
-        super().__init__(data, 0, until=token)
-        self.owner, self.names = owner, names
+    def __init__(self, owner: Subscriber, data: bytes, token: bytes, names: Sequence[Name], begin: bool) -> None:
+        super().__init__(data, 2)
+        self.owner, self.token, self.names, self.begin = owner, token, names, begin
+
+    def take(self, answer: Any) -> bool:
+        """A refusal and the PING's answer, or that alone. A busy server refuses both."""
+        self.answers.append(answer)
+        refusal = isinstance(answer, Exception)
+        if answer != self.token and not refusal:
+            raise OutOfStep("an answer to a PING that is not its text")
+        return not refusal or len(self.answers) == 2
 
     def finish(self, error: TrichannelsError | None = None) -> None:
         super().finish(error)
         if error is None:
-            self.owner.batch_over(self.names, self.answers)
-
-
-def _by_kind(names: Iterable[Name]) -> Iterable[tuple[str, list[str]]]:
-    """Sort names by kind, in parts that one command can name."""
-    sorted_out: dict[str, list[str]] = {}
-    for kind, channel in names:
-        sorted_out.setdefault(kind, []).append(channel)
-    for kind, channels in sorted_out.items():
-        for start in range(0, len(channels), BATCH):
-            yield kind, channels[start : start + BATCH]
+            first = self.answers[0]
+            self.owner.batch_over(self.names, self.begin, first if isinstance(first, Exception) else None)
