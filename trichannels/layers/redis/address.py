@@ -71,6 +71,11 @@ class Standalone:
         """For errors."""
         return self.endpoint.label
 
+    @property
+    def tls(self) -> set[TLS]:
+        """What its connections are encrypted by."""
+        return _encryption([self.endpoint])
+
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
@@ -85,6 +90,11 @@ class Sentinels:
         """For errors."""
         return f"redis+sentinel://{_places(self.endpoints)}/{self.master_name}"
 
+    @property
+    def tls(self) -> set[TLS]:
+        """What its connections are encrypted by."""
+        return _encryption([*self.endpoints, self.master])
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -97,12 +107,21 @@ class Cluster:
         """For errors."""
         return f"redis+cluster://{_places(self.endpoints)}"
 
+    @property
+    def tls(self) -> set[TLS]:
+        """What its connections are encrypted by."""
+        return _encryption(self.endpoints)
+
 
 Target: TypeAlias = Standalone | Sentinels | Cluster
 
 
 def _places(endpoints: Iterable[Endpoint]) -> str:
     return ",".join(f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+
+
+def _encryption(endpoints: Iterable[Endpoint]) -> set[TLS]:
+    return {endpoint.tls for endpoint in endpoints if endpoint.tls is not None}
 
 
 # What a query, or a dict of channels_redis, may say of a server: its name there, and ours.

@@ -17,7 +17,7 @@ from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachab
 from ...nursery import collapsed
 from ...seam import open_wake
 from .address import Endpoint
-from .outbox import RUN_MARK, Due, OutOfStep, Outbox, Pending, Stage, packed
+from .outbox import RUN_MARK, Due, Outbox, OutOfStep, Pending, Stage, packed
 
 READ = 2**16
 CLIENT_NAME = "trichannels"
@@ -193,9 +193,12 @@ class Connection:
             if not written:
                 await outbox.wake.sleep()
                 continue
-            self._due.extend(written)
+            self._due.extend([pending for pending in written if pending.count])
             data = b"".join([self._stamped(pending) if pending.marked else pending.data for pending in written])
             await self._stream.send(data)
+            for pending in written:
+                if not pending.count:  # it is answered by pushes alone
+                    pending.finish()
 
     def _stamped(self, pending: Pending) -> bytes:
         return pending.data.replace(RUN_MARK, self.run_id.encode())

@@ -56,6 +56,7 @@ class Link:
         self.connection: Connection | None = None
         self.generation = 0  # how many connections there have been
         self.problem = "no connection yet"
+        self._told = ""  # the problem that the log has
         self.denied: TrichannelsError | None = None  # why nobody needs to wait: it will not have us, or all is over
 
     def __repr__(self) -> str:
@@ -68,12 +69,11 @@ class Link:
         try:
             backoff = Backoff(self._timeouts)
             while True:
-                began, before = self.generation, self.problem
+                began = self.generation
                 await self._attempt(backoff)
-                log.log(
-                    logging.WARNING if self.generation != began or self.problem != before else logging.DEBUG,
-                    "%s: %s; trying again", self.label, self.problem,
-                )  # fmt: skip
+                if self.problem != self._told:
+                    self._told = self.problem
+                    log.warning("%s: %s; trying again until it is there", self.label, self.problem)
                 await backoff.pause(self.generation != began)
         finally:
             self.problem = CLOSED
@@ -96,6 +96,9 @@ class Link:
         ) as connection:
             self.connection, self.denied = connection, None
             self.generation += 1
+            if self._told:
+                self._told = ""
+                log.warning("%s: connected again", self.label)
             backoff.begin()
             try:
                 await watched(connection, self._timeouts)

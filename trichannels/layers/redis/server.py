@@ -74,6 +74,12 @@ class Bounds:
     bytes: int = 64 * 1024 * 1024
     reply_bytes: int = 64 * 1024 * 1024
 
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise InvalidChannelLayerError(f"Bounds({name}=…) must be a number above 0, not {value!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisStatistics:
@@ -139,8 +145,13 @@ class RedisServer(ABC):
 async def open_server(
     target: Target, sink: Sink, *, timeouts: Timeouts | None = None, bounds: Bounds | None = None
 ) -> AsyncIterator[RedisServer]:
-    """Keep the connections to a target for the block. It begins at once, not with the first connection."""
+    """Keep the connections to a target for the block. It begins at once, not with the first connection.
+
+    Raises :class:`InvalidChannelLayerError` for TLS files that cannot be used.
+    """
     timeouts, bounds = timeouts or Timeouts(), bounds or Bounds()
+    for tls in target.tls:
+        tls.context()  # a file that is missing is better known now
     if isinstance(target, Cluster):
         from .cluster import open_cluster
 

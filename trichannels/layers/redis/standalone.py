@@ -10,7 +10,7 @@ from ...nursery import collapsed
 from .address import Endpoint, Standalone
 from .connection import Connection, open_connection, refused
 from .link import Link
-from .outbox import RUN_MARK, packed
+from .outbox import RUN_MARK, packed, packed_all
 from .scripts import Script
 from .server import RUN_ID, Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .subscriber import Subscriber
@@ -22,7 +22,7 @@ class OneServer(RedisServer):
     publish_command = "PUBLISH"
 
     def __init__(self, label: str, sink: Sink, timeouts: Timeouts, bounds: Bounds) -> None:
-        self.label, self.timeouts = label, timeouts
+        self.label, self.timeouts, self.bounds = label, timeouts, bounds
         self.link = Link(label, self.resolve, timeouts, bounds)
         self.subscriber = Subscriber(label, self.resolve, sink, timeouts, bounds)
 
@@ -40,8 +40,10 @@ class OneServer(RedisServer):
         return answer
 
     async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
-        data = b"".join([packed(*command) for _, command in commands])
-        answers = await self.link.submit(data, len(commands), timeout) if commands else []
+        if not commands:
+            await anyio.lowlevel.checkpoint()
+            return []
+        answers = await self.link.submit(packed_all([command for _, command in commands]), len(commands), timeout)
         return [refused(self.label, each) if isinstance(each, Exception) else each for each in answers]
 
     async def run(
@@ -62,7 +64,8 @@ class OneServer(RedisServer):
 
     @asynccontextmanager
     async def _dedicated(self) -> AsyncIterator[Connection]:
-        async with open_connection(await self.resolve(), timeout=self.timeouts.connect) as connection:
+        endpoint, most = await self.resolve(), self.bounds.reply_bytes
+        async with open_connection(endpoint, timeout=self.timeouts.connect, reply_bytes=most) as connection:
             yield connection
 
     async def delete_matching(self, pattern: str) -> int:
@@ -110,11 +113,12 @@ async def run_on(
     link: Link, script: Script, keys: Sequence[str], args: Sequence[Any], timeout: float | None = None
 ) -> Any:
     """Run a script by its digest; where the server does not know it, by its text, which makes it known."""
-    marked = RUN_ID in args
+    began, marked = anyio.current_time(), RUN_ID in args
     passed = [len(keys), *keys, *(RUN_MARK if each is RUN_ID else each for each in args)]
     answer = (await link.submit(packed("EVALSHA", script.sha1, *passed), 1, timeout, marked=marked))[0]
     if isinstance(answer, Exception) and str(answer).startswith("NOSCRIPT"):
-        answer = (await link.submit(packed("EVAL", script.text, *passed), 1, timeout, marked=marked))[0]
+        left = None if timeout is None else max(0.0, began + timeout - anyio.current_time())
+        answer = (await link.submit(packed("EVAL", script.text, *passed), 1, left, marked=marked))[0]
     if isinstance(answer, Exception):
         raise refused(link.label, answer)
     return answer

@@ -17,7 +17,7 @@ import anyio
 from ...exceptions import LayerRefused, LayerUnreachable, TrichannelsError
 from .connection import Connection, hopeless, open_connection, refused
 from .link import CLOSED, Backoff, Resolve, watched
-from .outbox import OutOfStep, Outbox, Pending, packed
+from .outbox import Outbox, OutOfStep, Pending, packed
 from .server import Bounds, Sink, Timeouts
 
 log = logging.getLogger("trichannels.layers.redis")
@@ -301,7 +301,7 @@ class Subscriber:
     def _push(self, push: list[Any]) -> None:
         try:
             kind = push[0]
-            if kind == b"message" or kind == b"smessage":  # noqa: PLR1714 - a third faster, for each message
+            if kind == b"message" or kind == b"smessage":
                 channel, payload = push[1].decode(errors="replace"), push[2]
             elif kind == b"pmessage":
                 channel, payload = push[2].decode(errors="replace"), push[3]
