@@ -1,8 +1,13 @@
-"""Where Redis is: URLs, and the forms of channels_redis' ``hosts``, read into endpoints and targets. No I/O."""
+"""Where Redis is: URLs, and the forms of channels_redis' ``hosts``, read into endpoints and targets. No I/O.
+
+Errors name the option and what is wrong with it, and repeat no value: a password that is not percent-encoded may turn
+up in any part of a URL.
+"""
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import ParseResult, parse_qsl, unquote, urlparse
 
@@ -133,6 +138,7 @@ TLS_NAMES = {
     "ssl_cert_reqs": "verify",
     "ssl_check_hostname": "check_hostname",
 }
+YES = ("true", "1", "yes")
 VERIFY = {"none": False, "optional": True, "required": True, "0": False, "1": True, "2": True}
 # Options of redis-py that mean nothing here, for we have our own way: taken, without effect.
 IDLE = {
@@ -206,13 +212,15 @@ def _sentinels(entry: dict[Any, Any], where: str) -> Sentinels:
 
 def _place(pair: object, where: str) -> tuple[str, int]:
     if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
-        _refuse(where, f"must say where a server is as (host, port), not {pair!r}")
-    port = pair[1]
+        _refuse(where, "must say where a server is as (host, port)")
+    host, port = pair
+    if "@" in host or "/" in host:
+        _refuse(where, "has a URL in place of a host: write it without a port beside it")
     if isinstance(port, str) and port.isdigit():
         port = int(port)
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        _refuse(where, f"has a port that is none: {pair[1]!r}")
-    return pair[0], port
+        _refuse(where, "has a port that is none: it must be a number from 1 to 65535")
+    return host, port
 
 
 def _with_options(endpoint: Endpoint, options: Mapping[Any, Any], where: str) -> Endpoint:
@@ -223,23 +231,39 @@ def _with_options(endpoint: Endpoint, options: Mapping[Any, Any], where: str) ->
     for name, value in options.items():
         if name in COMMON:
             found[COMMON[name]] = value
+        elif name in TLS_NAMES and value is None:
+            continue
         elif name in TLS_NAMES:
             tls[TLS_NAMES[name]] = value
         elif name in ("ssl", "connection_class"):
-            encrypted = encrypted or value is True or "SSL" in getattr(value, "__name__", "")
+            encrypted = encrypted or str(value).lower() in YES or "SSL" in getattr(value, "__name__", "")
         elif name not in IDLE:
             _refuse(where, f"has an option that is not known here: {name!r}")
+    for name in ("username", "password"):
+        if name in found:
+            found[name] = _credential(name, found[name], where)
     if "database" in found:
         found["database"] = _database(found["database"], where)
+    if (tls or encrypted) and endpoint.path is not None:
+        _refuse(where, "asks for TLS on a unix socket, which is not encrypted")
     if tls or encrypted:
         found["tls"] = TLS(**{name: _tls_value(name, value, where) for name, value in tls.items()})
     return replace(endpoint, **found)
 
 
+def _credential(name: str, value: object, where: str) -> str | None:
+    """Return a user or password; an empty one is none, as redis-py has it."""
+    if isinstance(value, bytes):
+        value = value.decode()
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        _refuse(where, f"has a {name} that is no text")
+    return None if value is None or value == "" else str(value)
+
+
 def _database(value: object, where: str) -> int:
     text = str(value)
-    if isinstance(value, bool) or not text.isdigit():
-        _refuse(where, f"has a database that is no number: {value!r}")
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit()):
+        _refuse(where, f"has a database that is no number{ENCODE}")
     return int(text)
 
 
@@ -248,11 +272,13 @@ def _tls_value(name: str, value: Any, where: str) -> Any:
         if isinstance(value, ssl.VerifyMode):
             return value is not ssl.CERT_NONE
         if value is None or str(value).lower() not in VERIFY:
-            _refuse(where, f"has ssl_cert_reqs={value!r}: it must be 'none', 'optional' or 'required'")
+            _refuse(where, "has an ssl_cert_reqs that is none of 'none', 'optional' and 'required'")
         return VERIFY[str(value).lower()]
     if name == "check_hostname":
-        return str(value).lower() in ("true", "1", "yes")
-    return value
+        return str(value).lower() in YES
+    if not isinstance(value, str | PathLike):
+        _refuse(where, "has a TLS file that is no path")
+    return str(value)
 
 
 class _Reader:
@@ -262,8 +288,8 @@ class _Reader:
         self._where, self._options = where, dict(options or {})
         try:
             self._parts: ParseResult = urlparse(url)
-        except ValueError as error:
-            _refuse(where, f"is no URL: {error}")
+        except ValueError:
+            _refuse(where, f"is no URL{ENCODE}")
 
     def target(self) -> Target:
         readers: dict[str, Callable[[], Target]] = {
@@ -283,6 +309,8 @@ class _Reader:
         """Add credentials, TLS, and what the query says."""
         user, _, _ = self._parts.netloc.rpartition("@")
         name, colon, password = user.partition(":")
+        if self._parts.fragment:
+            _refuse(self._where, f"has a '#' in it{ENCODE}")
         given: dict[Any, Any] = {"db": database} if database else {}
         if name:
             given["username"] = unquote(name)
@@ -297,13 +325,17 @@ class _Reader:
         for each in self._parts.netloc.rpartition("@")[2].split(","):
             try:
                 parsed = urlparse(f"//{each}")
-                places.append((parsed.hostname or "localhost", parsed.port or default))
-            except ValueError as error:
-                _refuse(self._where, f"has a port that is none: {error}")
+                port = default if parsed.port is None else parsed.port
+            except ValueError:
+                _refuse(self._where, f"has a port that is none: it must be a number from 1 to 65535{ENCODE}")
+            places.append(_place((unquote(parsed.hostname or "localhost"), port), self._where))
         return places
 
     def _standalone(self) -> Standalone:
-        return Standalone(self._complete(Endpoint(*self._places(PORT)[0]), self._parts.path.strip("/")))
+        places = self._places(PORT)
+        if len(places) > 1:
+            _refuse(self._where, "names more than one server: redis+sentinel:// or redis+cluster:// do")
+        return Standalone(self._complete(Endpoint(*places[0]), self._parts.path.strip("/")))
 
     def _unix(self) -> Standalone:
         if not self._parts.path:
@@ -326,8 +358,12 @@ class _Reader:
         return Cluster(tuple(endpoint.at(host, port) for host, port in self._places(PORT)))
 
 
+ENCODE = " (in a URL, write the special characters of a password percent-encoded: @ is %40, / is %2F, # is %23)"
+
+
 def _refuse(where: str, problem: str) -> NoReturn:
-    raise _wrong(where, problem)
+    # What has led here may have the value in its text, and tracebacks show causes.
+    raise _wrong(where, problem) from None
 
 
 def _wrong(where: str, problem: str) -> InvalidChannelLayerError:
