@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichannels.exceptions import InvalidChannelLayerError
-from trichannels.inbox import Dropped, Envelope, Inbox, Item, Latest, Ledger, Mailbox, Policy
+from trichannels.inbox import Dropped, Envelope, Inbox, Item, Lapsed, Latest, Ledger, Mailbox, Policy
+from trichannels.layers.history import Position
 
 from .loops import run_on_backend
 
@@ -550,3 +551,94 @@ def check(mailbox: Mailbox, reference: Reference) -> None:
     assert statistics.client_messages == reference.queue.count("client")
     assert statistics.client_bytes == 3 * statistics.client_messages
     assert (statistics.dropped, statistics.conflated) == (reference.dropped, reference.conflated)
+
+
+# ---- groups with history
+
+
+def placed(number: int, group: str = "log") -> Envelope:
+    return Envelope(
+        str(number).encode(), lambda payload: {"n": int(payload)}, group=group, position=Position(number, "e")
+    )
+
+
+def drained(box: Mailbox) -> list[object]:
+    return [item.open() for item in iter(box.get_nowait, None)]
+
+
+RESYNC = {"type": "layer.resync", "group": "log", "recovered": False}
+
+
+async def test_what_was_missed_comes_first_and_in_no_bound() -> None:
+    box = Mailbox(Inbox(messages=2))
+    box.enter("log", [placed(n) for n in range(1, 6)])
+    assert all(box.deliver(placed(n)) for n in (6, 7))
+    assert box.statistics().layer_messages == 2
+    assert drained(box) == [{"n": n} for n in range(1, 8)]
+
+
+async def test_nothing_of_a_history_is_pushed_out_or_conflated() -> None:
+    for overflow in ("drop_oldest", "latest", Latest("n")):
+        box = Mailbox(Inbox(messages=2, overflow=overflow))
+        for n in (1, 2):
+            box.deliver(placed(n))
+        plain = Envelope(b"9", lambda payload: {"n": int(payload)}, group="plain")
+        assert not box.deliver(plain)
+        assert [item for item in drained(box) if "n" in item] == [{"n": 1}, {"n": 2}]  # type: ignore[operator]
+
+
+async def test_a_lapsed_reader_is_told_once_and_gets_nothing_until_it_has_caught_up() -> None:
+    box = Mailbox(Inbox(messages=2))
+    assert [box.deliver(placed(n)) for n in range(1, 6)] == [True, True, False, False, False]
+    assert box.has_lapsed("log")
+    assert [box.get_nowait().open() for _ in range(2)] == [{"n": 1}, {"n": 2}]  # type: ignore[union-attr]
+    lapsed = box.get_nowait()
+    assert isinstance(lapsed, Lapsed)
+    assert not box.deliver(placed(6))
+    box.put_back(lapsed)
+    assert box.get_nowait() is lapsed
+    box.enter("log", [placed(n) for n in range(3, 7)])
+    assert box.deliver(placed(7))
+    assert drained(box) == [{"n": n} for n in range(3, 8)]
+
+
+async def test_one_resync_waits_until_something_has_come_behind_it() -> None:
+    box = Mailbox()
+    box.resync("log", Position(1, "e"))
+    box.resync("log", Position(5, "e"))
+    box.deliver(placed(6))
+    box.resync("log", Position(8, "e"))
+    box.deliver(placed(9))
+    seen = [(item.open(), item.position) for item in iter(box.get_nowait, None)]
+    assert seen == [
+        (RESYNC, Position(5, "e")),
+        ({"n": 6}, Position(6, "e")),
+        (RESYNC, Position(8, "e")),
+        ({"n": 9}, Position(9, "e")),
+    ]
+    box.resync("log")
+    assert drained(box) == [RESYNC]
+
+
+async def test_nothing_is_written_past_a_notice_or_a_history() -> None:
+    box = Mailbox()
+    taken: list[Envelope] = []
+    box.direct = lambda envelope: not taken.append(envelope)  # type: ignore[func-returns-value]
+    box.resync("log")
+    box.deliver(placed(1))
+    box.enter("log", [placed(0)])
+    assert not taken
+    assert len(drained(box)) == 3
+    box.deliver(placed(2))
+    assert len(taken) == 1
+
+
+async def test_a_closed_layer_side_takes_no_notices() -> None:
+    box = Mailbox()
+    box.enter("log", [placed(1)])
+    box.resync("log")
+    box.close_layer_side()
+    box.resync("log")
+    box.enter("log", [placed(2)])
+    box.put_back(Lapsed("log"))
+    assert drained(box) == []

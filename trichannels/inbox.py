@@ -147,17 +147,13 @@ class Dropped:
 
 
 class Resync:
-    """Tells, in line, that events of a group may be missing and cannot be had again.
+    """Tells, in line, that events of a group may be missing and cannot be had again. ``position``: where it goes on."""
 
-    One waits for each group: who reads it will fetch afresh what a second gap behind it has taken, too.
-    """
-
-    __slots__ = ("group",)
+    __slots__ = ("group", "position")
     type = "layer.resync"
-    position = None
 
-    def __init__(self, group: str) -> None:
-        self.group = group
+    def __init__(self, group: str, position: Place | None = None) -> None:
+        self.group, self.position = group, position
 
     def open(self) -> Message:
         """Return ``{"type": "layer.resync", "group": …, "recovered": False}``."""
@@ -322,7 +318,7 @@ class Mailbox:
         self._client_open = self._layer_open = True
         self._dropped = 0
         self._notice: Dropped | None = None
-        self._resyncs: set[str] = set()  # groups whose Resync waits
+        self._resyncs: dict[str, Resync] = {}  # of groups of which nothing has come since
         self._lapsed: set[str] = set()  # groups with history that wait for their reader to catch up
         self._special = 0  # notices, and parts of histories, that wait: nothing may overtake them
         self._latest: dict[Hashable, Envelope] = {}
@@ -426,6 +422,7 @@ class Mailbox:
     def enter(self, group: str, events: Iterable[Envelope] = ()) -> None:
         """The owner has entered a group with history: what it missed comes first, in line and outside of all bounds."""
         self._lapsed.discard(group)
+        self._resyncs.pop(group, None)
         replay = Replay(events)
         if replay.envelopes and self._layer_open:
             self.ledger.delivered += len(replay.envelopes)
@@ -435,11 +432,15 @@ class Mailbox:
         """Say whether events of ``group`` are no longer queued, until the reader has caught up."""
         return group in self._lapsed
 
-    def resync(self, group: str) -> None:
-        """Tell, in line, that events of ``group`` may be missing; once, however often, until it is read."""
-        if self._layer_open and group not in self._resyncs:
-            self._resyncs.add(group)
-            self._append_special(Resync(group))
+    def resync(self, group: str, position: Place | None = None) -> None:
+        """Tell, in line, that events of ``group`` may be missing; once, however often, until one has come again."""
+        if not self._layer_open:
+            return
+        waiting = self._resyncs.get(group)
+        if waiting is None:
+            waiting = self._resyncs[group] = Resync(group)
+            self._append_special(waiting)
+        waiting.position = position
 
     def _append_special(self, item: "Resync | Lapsed | Replay | Dropped") -> None:
         self._items.append(item)
@@ -454,6 +455,8 @@ class Mailbox:
             self._reader.ring()
 
     def _queue(self, envelope: Envelope) -> None:
+        if self._resyncs and envelope.group is not None:
+            self._resyncs.pop(envelope.group, None)
         self._items.append(envelope)
         self._layer_count += 1
         self._layer_bytes += envelope.size
@@ -589,7 +592,8 @@ class Mailbox:
             return
         self._special -= 1
         if isinstance(item, Resync):
-            self._resyncs.discard(item.group)
+            if self._resyncs.get(item.group) is item:
+                del self._resyncs[item.group]
         elif isinstance(item, Dropped):
             self._notice = None
 

@@ -1,4 +1,4 @@
-"""One fleet, half of it on ``channels_redis.pubsub``: what one process sends, the others receive, in both directions."""
+"""One fleet, half of it on ``channels_redis.pubsub``: what one process sends the others receive, both ways."""
 
 import json
 import subprocess

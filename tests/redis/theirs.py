@@ -1,4 +1,4 @@
-"""A process that runs the real ``channels_redis.pubsub``: told what to do by lines of JSON, it answers in lines of JSON."""
+"""A process that runs the real ``channels_redis.pubsub``: it is told what to do, and answers, in lines of JSON."""
 
 import asyncio
 import json

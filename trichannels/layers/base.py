@@ -176,9 +176,7 @@ class Subscription:
             self._mailbox.put_back(lapsed)
             raise
         if not recovery.recovered:
-            self._mailbox.resync(lapsed.group)
-            if recovery.position is not None:
-                self.positions[lapsed.group] = recovery.position
+            self._mailbox.resync(lapsed.group, recovery.position)
 
     async def receive(self) -> Message:
         """Wait for the next event."""

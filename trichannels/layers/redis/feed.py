@@ -7,6 +7,7 @@ deliveries, so that order is kept whoever found it.
 import logging
 import random
 from copy import copy
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import anyio
@@ -24,8 +25,11 @@ RETRY = 1.0  # seconds, at the most, between two attempts to close a gap while t
 READS = 3  # of a history that grows faster than it is read, for one newcomer
 
 
+@dataclass(frozen=True, slots=True)
 class Gap:
-    """Stands in the line of deliveries where events are missing that cannot be had again."""
+    """Stands in the line of deliveries where events are missing that cannot be had again; ``position``: what follows."""
+
+    position: Position | None = None
 
 
 GAP = Gap()
@@ -139,8 +143,8 @@ class GroupFeed:
     def put(self, delivery: Delivery) -> None:
         """Put an event into the line of deliveries, and before all who are reading the history meanwhile."""
         self.undelivered += 1
-        for collector in self._collectors:
-            if isinstance(delivery, Gap) or delivery.position is not None:
+        if isinstance(delivery, Gap) or delivery.position is not None:
+            for collector in self._collectors:
                 collector.take(delivery)
         self._deliveries.enqueue(self, delivery)
 
@@ -169,7 +173,7 @@ class GroupFeed:
         while not self.over:
             ready, recovered = self.tracker.heal(await self._read(self.tracker.top))
             if not recovered:
-                self.put(GAP)
+                self.put(Gap(self.tracker.top))
             while True:
                 for event in ready:
                     self.put(event)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from ...exceptions import ChannelFull, TrichannelsError, UnreadableMessage
-from ...inbox import Envelope
+from ...inbox import Envelope, Place
 from ...seam import loop_clock
 from ..base import is_reserved
 from ..history import History, Position
@@ -248,7 +248,7 @@ class Hub:
         elif feed is None or feed.over:
             return
         elif isinstance(delivery, Gap | Unreadable):
-            self._tell_of_gap(feed.group)
+            self._tell_of_gap(feed.group, delivery.position)
         else:
             await self.board.fan_out(feed.group, delivery)
 
@@ -260,11 +260,11 @@ class Hub:
                 self.board.ledger.dropped += 1
                 self.board.ledger.dropped_bytes += envelope.size
 
-    def _tell_of_gap(self, group: str) -> None:
+    def _tell_of_gap(self, group: str, position: Place | None) -> None:
         for channel in tuple(self.board.groups.get(group, ())):
             mailbox = self.board.mailboxes.get(channel)
             if mailbox is not None:
-                mailbox.resync(group)
+                mailbox.resync(group, position)
 
     # ---- the tail of histories
 
