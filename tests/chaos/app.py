@@ -1,0 +1,181 @@
+"""The application of the server processes: sockets that are in a group, sockets that publish, and a page of numbers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import trio
+
+from trichannels.events import Event
+from trichannels.exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown
+from trichannels.generic.http import AsyncHttpConsumer
+from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer, shared_payload
+from trichannels.inbox import Inbox
+from trichannels.layers.base import Subscription
+from trichannels.layers.history import Position, Recovery
+from trichannels.layers.redis import hub as hubs
+from trichannels.routing import ProtocolTypeRouter, URLRouter, path
+
+from .layers import make_layer, read_position, write_position
+
+hubs.CHECK_EVERY = 1.0  # a minute is long, in a run that has a fault twice a second
+LAYER = make_layer()
+AWAY = 1013  # come again later
+
+
+def since_of(scope: Any) -> Position | None:
+    """Return the position that the client says it has reached."""
+    asked = parse_qs(scope["query_string"].decode()).get("since")
+    return read_position(asked[0].split(".", 1)) if asked else None
+
+
+def joined(recovery: Recovery, asked: bool) -> str:
+    return json.dumps(
+        {"joined": write_position(recovery.position), "recovered": recovery.recovered, "count": recovery.count,
+         "asked": asked}
+    )  # fmt: skip
+
+
+class Member(AsyncWebsocketConsumer):
+    """Is in the group that its path names, from the position that its client has reached."""
+
+    inbox = Inbox(messages=5000, bytes=2**24)
+
+    async def connect(self) -> None:
+        self.group = self.scope["url_route"]["kwargs"]["group"]
+        since = since_of(self.scope)
+        try:
+            recovery = await self.join(self.group, since)
+        except (LayerUnreachable, LayerRefused):
+            await self.close(AWAY)
+            return
+        await self.accept()
+        await self.send(joined(recovery, since is not None))
+
+    async def chaos_event(self, event: Event) -> None:
+        await self.send(json.dumps({"event": event["event"], "at": write_position(self.position)}))
+
+    async def layer_resync(self, event: Event) -> None:
+        assert event == {"type": "layer.resync", "group": self.group, "recovered": False}
+        await self.send('{"told": "resync"}')
+
+    async def layer_dropped(self, event: Event) -> None:
+        await self.send('{"told": "dropped"}')
+
+
+class Narrow(Member):
+    """Has little room: what a burst brings too much ends the socket, whose client recovers."""
+
+    inbox = Inbox(messages=20)
+
+
+class Shared(Member):
+    """Has its frames made once for all, and written past the instance. For groups without history."""
+
+    @shared_payload
+    def chaos_event(cls, event: Event) -> str:  # noqa: N805
+        return json.dumps({"event": event["event"], "at": None})
+
+
+class Follower(AsyncWebsocketConsumer):
+    """Follows the group by a subscription, whose room is small: it lapses, and reads from the history."""
+
+    room = Inbox(messages=30)
+
+    async def connect(self) -> None:
+        await self.accept()
+        self.nursery.start_soon(self.follow)
+
+    async def follow(self) -> None:
+        group, since = self.scope["url_route"]["kwargs"]["group"], since_of(self.scope)
+        try:
+            async with self.channel_layer.subscribe(
+                group, inbox=self.room, since=None if since is None else {group: since}
+            ) as events:
+                await self.send(joined(events.recoveries[group], since is not None))
+                while True:
+                    await self.send(json.dumps(await self.next_of(events, group)))
+        except (LayerUnreachable, LayerRefused):
+            await self.close(AWAY)
+
+    async def next_of(self, events: Subscription, group: str) -> dict[str, Any]:
+        """Return what is to be told of the next event; who cannot be read to from the history now tries again."""
+        while True:
+            try:
+                event = await events.receive()
+            except (LayerUnreachable, LayerRefused):
+                continue
+            if event["type"] in ("layer.resync", "layer.dropped"):
+                return {"told": event["type"].partition(".")[2]}
+            return {"event": event["event"], "at": write_position(events.positions.get(group))}
+
+
+class Publisher(AsyncJsonWebsocketConsumer):
+    """Sends what its client asks for, and tells what came of it."""
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        message = {"type": "chaos.event", "event": content["event"]}
+        position = None
+        try:
+            position = await self.channel_layer.group_send(content["group"], message)
+            outcome = "taken"
+        except OutcomeUnknown:
+            outcome = "unknown"
+        except (LayerUnreachable, LayerRefused):
+            outcome = "not done"
+        await self.send_json({"outcome": outcome, "at": write_position(position)})
+
+
+def tasks() -> int:
+    """Count the tasks of this process."""
+
+    def below(task: Any) -> Iterator[Any]:
+        yield task
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from below(child)
+
+    root = trio.lowlevel.current_root_task()
+    return sum(1 for _ in below(root)) - 1  # the one that asks
+
+
+class Numbers(AsyncHttpConsumer):
+    """What this process holds now."""
+
+    async def handle(self, body: bytes) -> None:
+        layer, hub = LAYER.statistics(), LAYER.hub
+        servers = [server.statistics() for server in hub.servers]
+        numbers = {
+            "tasks": tasks(),
+            "instances": layer.instances,
+            "groups": layer.groups,
+            "memberships": layer.memberships,
+            "presences": layer.presences,
+            "waiting": layer.waiting_messages,
+            "feeds": len(hub.feeds),
+            "line": len(hub._line),
+            "connections": sum(server.connections for server in servers),
+            "subscriptions": sum(server.subscriptions for server in servers),
+            "in flight": sum(server.in_flight for server in servers),
+            "unwritten": sum(server.waiting for server in servers),
+            "reconnects": sum(server.reconnects for server in servers),
+        }
+        await self.send_response(200, json.dumps(numbers).encode())
+
+
+application = ProtocolTypeRouter(
+    {
+        "websocket": URLRouter(
+            [
+                path("member/<str:group>/", Member.as_asgi()),
+                path("narrow/<str:group>/", Narrow.as_asgi()),
+                path("shared/<str:group>/", Shared.as_asgi()),
+                path("follower/<str:group>/", Follower.as_asgi()),
+                path("publish/", Publisher.as_asgi()),
+            ]
+        ),
+        "http": URLRouter([path("numbers/", Numbers.as_asgi())]),
+    },
+    layers={"default": LAYER},
+)

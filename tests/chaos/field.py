@@ -1,0 +1,241 @@
+"""What a run is fought on: Redis servers of a topology, a proxy before each process, and the server processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.request import ProxyHandler, build_opener
+
+import redis
+import trio
+
+from ..ports import free_port
+from ..processes import kill_session
+from ..proxy import Proxy
+from ..redis.servers import RedisProcess
+from ..redis.topologies import RedisCluster, SentinelTrio
+from .layers import settings
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 30.0
+OPENER = build_opener(ProxyHandler({}))
+
+
+class Topology(Protocol):
+    """The Redis of a run. All methods block: they are run in threads."""
+
+    proxies: list[Proxy]
+
+    @property
+    def servers(self) -> list[RedisProcess]:
+        """Those that keep data."""
+
+    def url(self, process: int) -> str:
+        """Return how the process with that number reaches it."""
+
+    def heal(self) -> None:
+        """Let all servers live and answer again."""
+
+
+class Alone:
+    """One server. Each process reaches it through a proxy of its own."""
+
+    def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
+        self.servers = [stack.enter_context(RedisProcess(version))]
+        self.proxies = [stack.enter_context(Proxy(self.servers[0].port)) for _ in range(processes)]
+        for proxy in self.proxies:
+            assert proxy.port != self.servers[0].port
+
+    def url(self, process: int) -> str:
+        return f"redis://127.0.0.1:{self.proxies[process].port}"
+
+    def heal(self) -> None:
+        for proxy in self.proxies:
+            proxy.resume()
+        if not self.servers[0].running:
+            self.servers[0].start()
+
+
+class Watched:
+    """A master, its replica, and three sentinels."""
+
+    proxies: list[Proxy] = []  # noqa: RUF012 - there are none: a sentinel tells everybody the same address
+
+    def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
+        self.trio = SentinelTrio(stack, version, down_after=300)
+
+    @property
+    def servers(self) -> list[RedisProcess]:
+        return self.trio.servers
+
+    def url(self, process: int) -> str:
+        return self.trio.url
+
+    def heal(self) -> None:
+        for server in [*self.trio.servers, *self.trio.sentinels]:
+            if not server.running:
+                server.start()
+        self.trio.wait_until_ready()
+
+
+class Sharded:
+    """A cluster of three masters with a replica each."""
+
+    proxies: list[Proxy] = []  # noqa: RUF012 - there are none: a node tells everybody the same address
+
+    def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
+        self.cluster = RedisCluster(stack, version, replicas=1)
+
+    @property
+    def servers(self) -> list[RedisProcess]:
+        return self.cluster.servers
+
+    def url(self, process: int) -> str:
+        return self.cluster.url
+
+    def heal(self) -> None:
+        for server in self.servers:
+            if not server.running:
+                server.start()
+        until(lambda: all("cluster_state:ok" in server.admin("CLUSTER", "INFO") for server in self.servers))
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that foreign processes do, and tell nobody of."""
+    from ..redis import topologies
+
+    topologies.until(condition, "what the run waits for")
+
+
+TOPOLOGIES: dict[str, Callable[[ExitStack, str, int], Topology]] = {
+    "standalone": Alone,
+    "sentinel": Watched,
+    "cluster": Sharded,
+}
+
+
+class Serving:
+    """``trichannels serve`` as a process on a port that stays; what it says goes to a file."""
+
+    def __init__(self, number: int, environment: dict[str, str], folder: Path) -> None:
+        self.number, self.port, self.kills = number, free_port(), 0
+        self.gone = False  # killed, and not there again
+        self._environment, self.log = environment, folder / f"server{number}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"server {self.number}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Begin; it needs about a second."""
+        command = [sys.executable, "-m", "trichannels", "serve", "tests.chaos.app:application"]
+        command += ["--bind", f"127.0.0.1:{self.port}", "--log-level", "warning"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.kills += 1
+        self.gone = True
+        if self._process is not None:
+            kill_session(self._process.pid)
+            self._process.wait()
+
+    async def up(self) -> None:
+        """Start it, until it answers: while Redis is away, it ends again."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                if not self.running:
+                    await trio.to_thread.run_sync(self.start)
+                try:
+                    await self.numbers()
+                except OSError:
+                    await trio.sleep(0.05)
+                else:
+                    self.gone = False
+                    return
+
+    async def numbers(self) -> dict[str, int]:
+        """Ask it what it holds."""
+        url = f"http://127.0.0.1:{self.port}/numbers/"
+        return await trio.to_thread.run_sync(partial(_get, url))
+
+    async def end(self) -> int:
+        """SIGTERM; returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return await trio.to_thread.run_sync(partial(self._process.wait, PATIENCE))
+
+
+def _get(url: str) -> dict[str, int]:
+    with OPENER.open(url, timeout=5) as answer:
+        found: dict[str, int] = json.load(answer)
+        return found
+
+
+class Field:
+    """Everything that a fault may touch."""
+
+    def __init__(self, topology: Topology, servings: list[Serving], folder: Path, prefix: str) -> None:
+        self.topology, self.servings, self.folder, self.prefix = topology, servings, folder, prefix
+        self.locks: dict[object, trio.Lock] = {}
+        self.snapshots: dict[int, Path] = {}  # by port: an old state of a server's data
+
+    def lock(self, thing: object) -> trio.Lock:
+        """Return what keeps two faults from doing things to one server, process or proxy at once."""
+        return self.locks.setdefault(thing, trio.Lock())
+
+    def environment(self, process: int) -> dict[str, str]:
+        return environment(self.topology.url(process), self.prefix)
+
+    async def heal(self) -> None:
+        """End all faults."""
+        await trio.to_thread.run_sync(self.topology.heal)
+        async with trio.open_nursery() as nursery:
+            for serving in self.servings:
+                nursery.start_soon(serving.up)
+
+    def admin(self, server: RedisProcess, *command: Any) -> Any:
+        """Run a command, if the server is there."""
+        try:
+            return server.admin(*command)
+        except (redis.exceptions.RedisError, OSError) as error:
+            return error
+
+
+def environment(url: str, prefix: str) -> dict[str, str]:
+    """Return the environment of a process that has a layer."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "", **settings(url, prefix)}
+
+
+@contextmanager
+def open_field(topology: str, version: str, servers: int, others: int, prefix: str) -> Iterator[Field]:
+    """Start the Redis of a run; the server processes are made, and not started. ``others``: processes that publish."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        redises = TOPOLOGIES[topology](stack, version, servers + others)
+        servings = [Serving(number, environment(redises.url(number), prefix), folder) for number in range(servers)]
+        for serving in servings:
+            stack.callback(serving.kill)
+        yield Field(redises, servings, folder, prefix)

@@ -1,0 +1,298 @@
+"""What publishers were told and what members got, compared: is anything lost, twice, out of order, or silently spliced?
+
+Pure. A ledger has one entry for each send, a stream has what one client saw, over all its sockets, in order.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from trichannels.layers.history import Position
+
+Outcome: TypeAlias = Literal["taken", "not done", "unknown"]
+"""``not done``: the layer said that nothing was sent. ``unknown``: it said so, or whoever sent was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a publisher sends: its own name, and a number that it counts from 1 for this group."""
+
+    sender: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.sender}#{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of one send."""
+
+    outcome: Outcome
+    position: Position | None = None
+    keyed: bool = False  # with an idempotency key, and tried until it was taken
+
+
+Ledger: TypeAlias = Mapping[Event, Sent]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A socket of a client is in the group. ``asked``: it came with the position that it had reached."""
+
+    position: Position | None
+    recovered: bool = True
+    asked: bool = False
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """An event came."""
+
+    event: Event
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """``layer.resync``, or ``layer.dropped``, came."""
+
+    what: Literal["resync", "dropped"] = "resync"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A socket has ended. ``excused``: its process was killed, or the client has closed it itself."""
+
+    code: int
+    excused: bool
+
+
+Item: TypeAlias = Joined | Got | Told | Closed
+Streams: TypeAlias = Mapping[str, Sequence[Item]]
+
+MUST_BE_ZERO = (
+    "lost", "duplicated", "out of order", "spliced silently", "forked", "impossible", "closed unasked", "told in vain",
+)  # fmt: skip
+
+
+@dataclass
+class Findings:
+    """Numbers by name; ``problems`` describes the first of each kind that must not be."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] += number
+
+    def blame(self, what: str, description: str, number: int = 1) -> None:
+        self.count(what, number)
+        if len(self.problems) < 50:
+            self.problems.append(f"{what}: {description}")
+
+    @property
+    def good(self) -> bool:
+        return not any(self.counts[what] for what in MUST_BE_ZERO) and not self.problems
+
+
+def judge_history(streams: Streams, ledger: Ledger, limit: int) -> Findings:
+    """Judge the members of one group with history, of which ``limit`` events can be recovered at most."""
+    findings = Findings()
+    places: dict[Position, Event] = {}
+    for name, stream in streams.items():
+        _Member(name, ledger, limit, findings, places).read(stream)
+    _compare(places, ledger, findings)
+    return findings
+
+
+class _Member:
+    """One client on its way through a history."""
+
+    def __init__(
+        self, name: str, ledger: Ledger, limit: int, findings: Findings, places: dict[Position, Event]
+    ) -> None:
+        self.name, self.ledger, self.limit, self.findings, self.places = name, ledger, limit, findings, places
+        self.taken = {sent.position for sent in ledger.values() if sent.position is not None}
+        self.reached: Position | None = None
+        self.doubtful = True  # a gap was told, or nothing is known yet: the next event may stand anywhere ahead
+        self.left: set[str] = set()  # epochs
+        self.seen: dict[Event, Position] = {}
+
+    def read(self, stream: Iterable[Item]) -> None:
+        for index, item in enumerate(stream):
+            where = f"{self.name}, item {index}"
+            if isinstance(item, Joined):
+                self._joined(item, where)
+            elif isinstance(item, Told):
+                self.findings.count(f"{item.what} told")
+                self.doubtful = True
+            elif isinstance(item, Got):
+                self._got(item, where)
+            else:
+                _closed(item, where, self.findings)
+
+    def _joined(self, item: Joined, where: str) -> None:
+        findings, position = self.findings, item.position
+        assert position is not None
+        findings.count("joined")
+        if item.asked and item.recovered:
+            findings.count("recovered silently")
+            findings.count("events recovered at joins", item.count)
+            return  # it goes on from where it was
+        if item.asked:
+            findings.count("recovered=False told")
+            self._needed(position, f"{where}: recovered=False", following=0)
+        self._move_on(position, where)
+        self.doubtful = False
+
+    def _got(self, item: Got, where: str) -> None:
+        findings, position, event = self.findings, item.position, item.event
+        findings.count("events")
+        if position is None:
+            findings.blame("impossible", f"{where}: {event} has no position")
+            return
+        if self.places.setdefault(position, event) != event:
+            findings.blame("forked", f"{where}: {event} at {position}, where others saw {self.places[position]}")
+        before = self.reached
+        if self._again(event, position, where):
+            return
+        if self.doubtful:
+            self._needed(position, f"{where}: layer.resync", following=1)
+        elif before is None or position.epoch != before.epoch:
+            findings.blame("spliced silently", f"{where}: {event} at {position}, after {before}")
+        elif position.offset > before.offset + 1:
+            between = range(before.offset + 1, position.offset)
+            known = sum(Position(offset, before.epoch) in self.taken for offset in between)
+            findings.blame(
+                "lost", f"{where}: {event} at {position}, after {before}; {known} of these were taken", len(between)
+            )
+        self._move_on(position, where)
+        self.doubtful = False
+
+    def _again(self, event: Event, position: Position, where: str) -> bool:
+        """Say whether it was here before, which it may be only with a key, and in another history."""
+        earlier = self.seen.get(event)
+        self.seen[event] = position
+        if earlier is None:
+            return False
+        sent = self.ledger.get(event)
+        if earlier.epoch != position.epoch and sent is not None and sent.keyed:
+            self.findings.count("sent again into a new history")
+            return False
+        self.findings.blame("duplicated", f"{where}: {event} at {position}, and before at {earlier}")
+        return True
+
+    def _move_on(self, position: Position, where: str) -> None:
+        before = self.reached
+        if before is not None and position.epoch == before.epoch and position.offset < before.offset:
+            self.findings.blame("out of order", f"{where}: {position} after {before}")
+        if before is not None and position.epoch != before.epoch:
+            self.findings.count("new histories seen")
+            self.left.add(before.epoch)
+            if position.epoch in self.left:
+                self.findings.blame("out of order", f"{where}: back in the history {position.epoch}")
+        self.reached = position
+
+    def _needed(self, position: Position, what: str, following: int) -> None:
+        """A gap was told: was there one that the history could not close?"""
+        before = self.reached
+        if before is None or before.epoch != position.epoch:
+            return
+        if 0 <= position.offset - before.offset - following <= self.limit:
+            self.findings.blame("told in vain", f"{what} between {before} and {position}")
+
+
+def _closed(item: Closed, where: str, findings: Findings) -> None:
+    if item.excused:
+        findings.count("sockets that ended with their process")
+    elif item.code == 1013:
+        findings.count("overrun (1013)")
+    else:
+        findings.blame("closed unasked", f"{where}: with {item.code}")
+
+
+def _compare(places: Mapping[Position, Event], ledger: Ledger, findings: Findings) -> None:
+    """Does what was seen anywhere fit to what the publishers were told?"""
+    seen_at: dict[Event, list[Position]] = {}
+    for position, event in places.items():
+        seen_at.setdefault(event, []).append(position)
+    promised: dict[Position, Event] = {}
+    for event, sent in ledger.items():
+        findings.count(sent.outcome)
+        seen = seen_at.get(event, [])
+        if sent.outcome == "not done" and seen:
+            findings.blame("impossible", f"{event} was not done, and stands at {seen[0]}")
+        if sent.outcome == "unknown":
+            findings.count("unknown, and was sent" if seen else "unknown, and was not seen")
+        if len(seen) > len({position.epoch for position in seen}):
+            findings.blame("duplicated", f"{event} stands at {seen}")
+        if sent.position is None:
+            continue
+        if promised.setdefault(sent.position, event) != event:
+            findings.blame("forked", f"{event} and {promised[sent.position]} were both promised {sent.position}")
+        if places.get(sent.position, event) != event:
+            findings.blame("forked", f"{event} was promised {sent.position}, where {places[sent.position]} was seen")
+    findings.count("histories", len({position.epoch for position in (*places, *promised)}))
+
+
+def judge_plain(streams: Streams, ledger: Ledger) -> Findings:
+    """Judge the members of one group without history: what is missing must have been told where it is missing."""
+    findings = Findings()
+    taken: dict[str, set[int]] = {}
+    for event, sent in ledger.items():
+        findings.count(sent.outcome)
+        if sent.outcome == "taken":
+            taken.setdefault(event.sender, set()).add(event.number)
+    for name, stream in streams.items():
+        _read_plain(name, stream, ledger, taken, findings)
+    return findings
+
+
+def _read_plain(
+    name: str, stream: Iterable[Item], ledger: Ledger, taken: Mapping[str, set[int]], findings: Findings
+) -> None:
+    last: dict[str, int] = {}  # by sender
+    certain: set[str] = set()  # senders of whom nothing may be missing since their last event
+    seen: set[Event] = set()
+    for index, item in enumerate(stream):
+        where = f"{name}, item {index}"
+        if isinstance(item, Joined):
+            findings.count("joined")
+            certain.clear()
+        elif isinstance(item, Told):
+            findings.count(f"{item.what} told")
+            certain.clear()
+        elif isinstance(item, Closed):
+            _closed(item, where, findings)
+        else:
+            _got_plain(item.event, where, last, certain, seen, ledger, taken, findings)
+
+
+def _got_plain(
+    event: Event, where: str, last: dict[str, int], certain: set[str], seen: set[Event], ledger: Ledger,
+    taken: Mapping[str, set[int]], findings: Findings,
+) -> None:  # fmt: skip
+    findings.count("events")
+    sent = ledger.get(event, Sent("unknown"))
+    if sent.outcome == "not done":
+        findings.blame("impossible", f"{where}: {event} was not done, and came")
+    before = last.get(event.sender, 0)
+    if event in seen:
+        findings.blame("duplicated", f"{where}: {event} once more")
+    elif event.number < before:
+        if sent.outcome == "unknown":
+            findings.count("late, of unknown outcome")  # it was on its way when its connection was given up
+        else:
+            findings.blame("out of order", f"{where}: {event} after {before}")
+    else:
+        missing = sorted(taken.get(event.sender, set()).intersection(range(before + 1, event.number)))
+        if missing and event.sender in certain:
+            findings.blame("lost", f"{where}: {missing[:5]} before {event}, untold", len(missing))
+        elif missing:
+            findings.count("missing, and told", len(missing))
+        last[event.sender] = event.number
+        certain.add(event.sender)
+    seen.add(event)

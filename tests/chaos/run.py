@@ -1,0 +1,323 @@
+"""One run: a field, members and publishers, the faults of a schedule, the end, and the verdict."""
+
+import json
+import secrets
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from .clients import Client, SocketSender
+from .faults import Planned, commit, make_schedule
+from .field import Field, open_field
+from .judge import Event, Findings, Sent, judge_history, judge_plain
+from .layers import HISTORY, read_position
+
+CONVERGE = 15.0  # seconds after the last fault in which all must be well again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is made of. ``groups``: the kinds of groups, ``history`` and ``plain``."""
+
+    seed: int
+    faults: int
+    topology: str = "standalone"
+    version: str = "7"
+    groups: tuple[str, ...] = ("history", "plain")
+    servers: int = 2
+    pause: float = 0.02  # seconds, in the mean, between two sends of one sender
+    rest: float = 0.25  # seconds, in the mean, between two faults
+
+    def __str__(self) -> str:
+        return (
+            f"--seed {self.seed} --faults {self.faults} --topology {self.topology} --redis {self.version}"
+            + "".join(f" --group {group}" for group in self.groups)
+        )
+
+
+@dataclass
+class Result:
+    """What came of a run."""
+
+    plan: Plan
+    schedule: Sequence[Planned]
+    findings: dict[str, Findings] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)  # what is wrong beside the streams
+    converged: float = 0.0
+    seconds: float = 0.0
+    context: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        return not self.faults and all(findings.good for findings in self.findings.values())
+
+    def __str__(self) -> str:
+        lines = [f"chaos {self.plan}: {len(self.schedule)} faults in {self.seconds:.0f} s"]
+        kinds = Counter(planned.name for planned in self.schedule)
+        lines.append("  " + ", ".join(f"{name} {count}" for name, count in kinds.most_common()))
+        lines.append(f"  all was well {self.converged:.1f} s after the last fault")
+        for name, findings in self.findings.items():
+            lines.append(f"  {name}")
+            lines += [f"    {count:>8}  {what}" for what, count in sorted(findings.counts.items())]
+            lines += [f"    PROBLEM {problem}" for problem in findings.problems]
+        lines += [f"  PROBLEM {fault}" for fault in self.faults]
+        lines += [f"  {line}" for line in self.context]
+        lines.append("  good" if self.good else f"  BAD: python -m tests.chaos {self.plan}")
+        return "\n".join(lines)
+
+
+GROUPS = {"history": ("log.a", "log.b"), "plain": ("plain.a", "plain.b")}
+MEMBERS = {"history": ("member", "member", "narrow", "follower"), "plain": ("member", "shared", "member")}
+WAYS = {"history": ("plain", "keyed", "many", "cancel"), "plain": ("plain", "many", "cancel")}
+PUBLISHERS = ("trio", "asyncio", "sync")
+
+
+class Run:
+    """A run as it goes."""
+
+    def __init__(self, plan: Plan, ground: Field) -> None:
+        self.plan, self.field = plan, ground
+        self.schedule = make_schedule(plan.seed, plan.faults, plan.topology, plan.rest)
+        self.result = Result(plan, self.schedule)
+        self.groups = [group for kind in plan.groups for group in GROUPS[kind]]
+        self.ledgers: dict[str, dict[Event, Sent]] = {group: {} for group in self.groups}
+        self.clients = [
+            Client(kind, group, number, plan.seed, stays=8.0)
+            for of in plan.groups
+            for group in GROUPS[of]
+            for number, kind in enumerate(MEMBERS[of])
+        ]
+        self.sockets = [SocketSender("socket", group, plan.pause, plan.seed) for group in self.groups]
+        self.timeline: list[tuple[float, str]] = []
+        self.settled, self.over = trio.Event(), trio.Event()
+        self.busy = 0
+
+    def note(self, group: str, event: Event, sent: Sent) -> None:
+        self.ledgers[group][event] = sent
+
+    def mark(self, what: str) -> None:
+        self.timeline.append((trio.current_time(), what))
+
+    def specs(self, backend: str) -> list[str]:
+        """Return the senders of a publishing process."""
+        ways = {kind: ("plain",) if backend == "sync" else WAYS[kind] for kind in self.plan.groups}
+        return [
+            f"{backend}-{way}:{group}:{way}:{self.plan.pause * 2}"
+            for kind in self.plan.groups
+            for index, group in enumerate(GROUPS[kind])
+            for way in ways[kind]
+            if backend == "sync" or (ways[kind].index(way) + index) % 2 == (backend == "asyncio")
+        ]
+
+    async def go(self) -> Result:
+        began = trio.current_time()
+        servings = self.field.servings
+        async with trio.open_nursery() as nursery:
+            for serving in servings:
+                nursery.start_soon(serving.up)
+        start = {serving.number: await serving.numbers() for serving in servings}
+        async with trio.open_nursery() as members:
+            for client in self.clients:
+                members.start_soon(client.run, self.field, self.settled)
+            await self._until(lambda: all(client.connected for client in self.clients), "the members' entrance")
+            async with trio.open_nursery() as publishers:
+                await self._begin_publishing(publishers)
+                await self._make_faults()
+                await self.field.heal()
+                healed = trio.current_time()
+                self.mark("healed")
+                self.settled.set()
+                await self._until(lambda: all(client.connected for client in self.clients), "the members' return")
+                self.over.set()
+                publishers.cancel_scope.deadline = trio.current_time() + CONVERGE
+            if publishers.cancel_scope.cancelled_caught:
+                self.result.faults.append(f"publishers did not get anything through in {CONVERGE:g} s")
+            await self._until(self._all_seen, "the last events' arrival", self._unseen)
+            self.result.converged = trio.current_time() - healed
+            await self._look_at_servers(self._with_members, "with members")
+            members.cancel_scope.cancel()
+        await self._look_at_servers(partial(self._without, start), "without members")
+        self._judge()
+        self.result.seconds = trio.current_time() - began
+        return self.result
+
+    # ---- publishing
+
+    async def _begin_publishing(self, nursery: trio.Nursery) -> None:
+        number = len(self.field.servings)
+        for index, backend in enumerate(PUBLISHERS):
+            await nursery.start(publish_from, self, backend, self.field.environment(number + index))
+        for sender in self.sockets:
+            nursery.start_soon(sender.run, self.field, self.over, self.note)
+
+    # ---- faults
+
+    async def _make_faults(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for planned in self.schedule:
+                await trio.sleep(planned.pause)
+                if planned.beside:
+                    nursery.start_soon(self._commit, planned)
+                else:
+                    await self._commit(planned)
+
+    async def _commit(self, planned: Planned) -> None:
+        self.mark(f"{planned.name} ({planned.seed}) begins")
+        with trio.move_on_after(60) as patience:
+            await commit(planned, self.field, self.plan.topology)
+        if patience.cancelled_caught:
+            self.result.faults.append(f"{planned.name} ({planned.seed}) did not end")
+        self.mark(f"{planned.name} ({planned.seed}) is over")
+
+    # ---- the end
+
+    async def _until(
+        self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: ""
+    ) -> None:
+        with trio.move_on_after(CONVERGE):
+            while not condition():
+                await trio.sleep(0.02)
+            return
+        lacking = [client.name for client in self.clients if not client.connected]
+        self.result.faults.append(f"{what} did not come about in {CONVERGE:g} s; not connected: {lacking} {missing()}")
+
+    def _last(self, group: str) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for event, sent in self.ledgers[group].items():
+            if sent.outcome == "taken":
+                last[event.sender] = max(last.get(event.sender, 0), event.number)
+        return last
+
+    def _all_seen(self) -> bool:
+        return not self._unseen()
+
+    def _unseen(self) -> str:
+        last = {group: self._last(group) for group in self.groups}
+        return ", ".join(
+            f"{client.name} is at {client.newest.get(sender)} of {sender}'s {number}"
+            for client in self.clients
+            for sender, number in last[client.group].items()
+            if client.newest.get(sender, 0) < number
+        )
+
+    async def _look_at_servers(self, faults: Callable[[int, dict[str, int]], list[str]], when: str) -> None:
+        for serving in self.field.servings:
+            found: list[str] = ["it does not answer"]
+            with trio.move_on_after(CONVERGE):
+                while found:
+                    try:
+                        found = faults(serving.number, await serving.numbers())
+                    except OSError:
+                        found = ["it does not answer"]
+                    await trio.sleep(0.05)
+            self.result.faults += [f"server {serving.number}, {when}: {fault}" for fault in found]
+
+    def _with_members(self, number: int, numbers: dict[str, int]) -> list[str]:
+        rules = {"waiting": 0, "line": 0, "in flight": 0, "unwritten": 0, "subscriptions": numbers["feeds"] + 1,
+                 "feeds": numbers["groups"]}  # fmt: skip
+        return [f"{name} is {numbers[name]}, not {wanted}" for name, wanted in rules.items() if numbers[name] != wanted]
+
+    def _without(self, start: dict[int, dict[str, int]], number: int, numbers: dict[str, int]) -> list[str]:
+        names = set(numbers) - {"reconnects"}
+        before = start[number]
+        return [f"{name} is {numbers[name]}, was {before[name]}" for name in names if numbers[name] != before[name]]
+
+    # ---- the verdict
+
+    def _judge(self) -> None:
+        for kind in self.plan.groups:
+            for group in GROUPS[kind]:
+                streams = {client.name: client.stream for client in self.clients if client.group == group}
+                findings = (
+                    judge_history(streams, self.ledgers[group], HISTORY.limit)
+                    if kind == "history"
+                    else judge_plain(streams, self.ledgers[group])
+                )
+                self.result.findings[group] = findings
+        self.result.context = [
+            line for findings in self.result.findings.values() for line in self._context(findings.problems[:3])
+        ]
+        if not self.result.good:
+            self.result.context += self._logs()
+
+    def _context(self, problems: Iterable[str]) -> list[str]:
+        """What happened around a problem: what the client saw, and which faults there were."""
+        lines: list[str] = []
+        for problem in problems:
+            name, _, rest = problem.partition(": ")[2].partition(", item ")
+            index = rest.partition(":")[0]
+            client = next((client for client in self.clients if client.name == name), None)
+            if client is None or not index.isdigit():
+                continue
+            at = client.times[int(index)]
+            seen = [
+                (client.times[number], str(client.stream[number]))
+                for number in range(max(0, int(index) - 5), min(len(client.stream), int(index) + 3))
+            ]
+            near = [(when, what) for when, what in self.timeline if at - 3 < when < at + 0.5]
+            lines.append(f"around: {problem}")
+            lines += [f"    {when - at:+.3f} s  {what}" for when, what in sorted(seen + near)]
+        return lines
+
+    def _logs(self) -> list[str]:
+        lines = []
+        for log in sorted(self.field.folder.glob("*.log")):
+            lines += [f"{log.name}: {line}" for line in log.read_text(errors="replace").splitlines()[-15:]]
+        return lines
+
+
+async def publish_from(
+    run: Run, backend: str, environment: dict[str, str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a process of senders until it ends, and note what they were told."""
+    command = [sys.executable, "-m", "tests.chaos.publisher", backend, str(run.plan.seed), *run.specs(backend)]
+    with (run.field.folder / f"publisher-{backend}.log").open("ab") as log:
+        process = await trio.lowlevel.open_process(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+        )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_tell_when_over, run, process)
+            await _read(run, process, task_status)
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+    if process.returncode:
+        run.result.faults.append(f"the publisher {backend} ended with {process.returncode}")
+
+
+async def _tell_when_over(run: Run, process: trio.Process) -> None:
+    assert process.stdin is not None
+    await run.over.wait()
+    with suppress(trio.BrokenResourceError):
+        await process.stdin.send_all(b"over\n")
+
+
+async def _read(run: Run, process: trio.Process, task_status: trio.TaskStatus[None]) -> None:
+    assert process.stdout is not None
+    rest = b""
+    async for chunk in process.stdout:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line == b"ready":
+                task_status.started()
+            else:
+                group, sender, number, outcome, position, keyed = json.loads(line)
+                run.note(group, Event(sender, number), Sent(outcome, read_position(position), keyed))
+    await process.wait()
+
+
+async def chaos(plan: Plan) -> Result:
+    """Run it; what it comes to is in the result, good or bad."""
+    prefix = f"chaos{secrets.token_hex(3)}"
+    with open_field(plan.topology, plan.version, plan.servers, len(PUBLISHERS), prefix) as ground:
+        return await Run(plan, ground).go()
