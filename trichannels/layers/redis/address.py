@@ -23,6 +23,7 @@ class TLS:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    key_password: str | None = field(default=None, repr=False)
     verify: bool = True
     check_hostname: bool = True
 
@@ -31,9 +32,13 @@ class TLS:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.cert_file is not None:
-                context.load_cert_chain(self.cert_file, self.key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidChannelLayerError(f"the TLS files of the Redis layer cannot be used: {error}") from error
+                # Without a password, OpenSSL would ask for one at the terminal, and wait.
+                context.load_cert_chain(self.cert_file, self.key_file, self.key_password or "")
+        except (OSError, ValueError) as error:
+            files = ", ".join(filter(None, (self.ca_file, self.cert_file, self.key_file)))
+            raise InvalidChannelLayerError(
+                f"the TLS files of the Redis layer cannot be used: {files}: {error}"
+            ) from error
         context.check_hostname = self.verify and self.check_hostname
         if not self.verify:
             context.verify_mode = ssl.CERT_NONE
@@ -57,8 +62,7 @@ class Endpoint:
         """Its URL, without a password."""
         if self.path is not None:
             return f"unix://{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'redis' if self.tls is None else 'rediss'}://{host}:{self.port}"
+        return f"{'redis' if self.tls is None else 'rediss'}://{_host(self)}:{self.port}"
 
     def at(self, host: str, port: int) -> "Endpoint":
         """Return the same in another place."""
@@ -122,7 +126,11 @@ Target: TypeAlias = Standalone | Sentinels | Cluster
 
 
 def _places(endpoints: Iterable[Endpoint]) -> str:
-    return ",".join(f"{endpoint.host}:{endpoint.port}" for endpoint in endpoints)
+    return ",".join(f"{_host(endpoint)}:{endpoint.port}" for endpoint in endpoints)
+
+
+def _host(endpoint: Endpoint) -> str:
+    return f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
 
 
 def _encryption(endpoints: Iterable[Endpoint]) -> set[TLS]:
@@ -135,16 +143,22 @@ TLS_NAMES = {
     "ssl_ca_certs": "ca_file",
     "ssl_certfile": "cert_file",
     "ssl_keyfile": "key_file",
+    "ssl_password": "key_password",
     "ssl_cert_reqs": "verify",
     "ssl_check_hostname": "check_hostname",
 }
-YES = ("true", "1", "yes")
+FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 VERIFY = {"none": False, "optional": True, "required": True, "0": False, "1": True, "2": True}
 # Options of redis-py that mean nothing here, for we have our own way: taken, without effect.
 IDLE = {
-    "health_check_interval", "socket_keepalive", "retry_on_timeout", "max_connections", "decode_responses", "encoding",
-    "socket_timeout", "socket_connect_timeout", "protocol", "client_name", "retry", "retry_on_error",
+    "health_check_interval", "socket_keepalive", "socket_keepalive_options", "socket_timeout", "socket_connect_timeout",
+    "socket_read_size", "retry", "retry_on_timeout", "retry_on_error", "max_connections", "timeout", "protocol",
+    "client_name", "lib_name", "lib_version", "decode_responses", "encoding", "encoding_errors", "parser_class",
 }  # fmt: skip
+
+
+KNOWN = {*COMMON, *TLS_NAMES, *IDLE, "ssl"}
+NO_DATABASE = "names a database, but a cluster has only the database 0"
 
 
 def parse_url(url: str) -> Target:
@@ -161,7 +175,7 @@ def parse_hosts(hosts: object) -> list[Target]:
     """
     if isinstance(hosts, str | bytes):
         raise InvalidChannelLayerError("hosts must be a list of servers, even if there is only one (or use url=…)")
-    if not isinstance(hosts, Iterable) or not (entries := list(hosts)):
+    if isinstance(hosts, Mapping) or not isinstance(hosts, Iterable) or not (entries := list(hosts)):
         raise InvalidChannelLayerError("hosts must be a list that names at least one server")
     return [_target(entry, f"hosts[{index}]") for index, entry in enumerate(entries)]
 
@@ -189,12 +203,16 @@ def _from_dict(entry: dict[Any, Any], where: str) -> Target:
         return _sentinels(entry, where)
     cluster = entry.pop("cluster", None)
     path = entry.pop("path", entry.pop("unix_socket_path", None))
+    if path is not None and not isinstance(path, str | PathLike):
+        _refuse(where, "has a path that is none")
     place = _place((entry.pop("host", "localhost"), entry.pop("port", PORT)), where)
-    endpoint = _with_options(Endpoint(*place, path=path), entry, where)
+    endpoint = _with_options(Endpoint(*place, path=None if path is None else str(path)), entry, where)
     if cluster is None:
         return Standalone(endpoint)
     if not isinstance(cluster, list | tuple) or not cluster:
         _refuse(where, "has a 'cluster' that is no list of (host, port) pairs")
+    if endpoint.database:
+        _refuse(where, NO_DATABASE)
     return Cluster(tuple(endpoint.at(*_place(node, where)) for node in cluster))
 
 
@@ -216,7 +234,7 @@ def _place(pair: object, where: str) -> tuple[str, int]:
     host, port = pair
     if "@" in host or "/" in host:
         _refuse(where, "has a URL in place of a host: write it without a port beside it")
-    if isinstance(port, str) and port.isdigit():
+    if isinstance(port, str) and port.isascii() and port.isdigit():
         port = int(port)
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         _refuse(where, "has a port that is none: it must be a number from 1 to 65535")
@@ -231,12 +249,14 @@ def _with_options(endpoint: Endpoint, options: Mapping[Any, Any], where: str) ->
     for name, value in options.items():
         if name in COMMON:
             found[COMMON[name]] = value
-        elif name in TLS_NAMES and value is None:
+        elif name in TLS_NAMES and value is None and name != "ssl_cert_reqs":
             continue
         elif name in TLS_NAMES:
             tls[TLS_NAMES[name]] = value
-        elif name in ("ssl", "connection_class"):
-            encrypted = encrypted or str(value).lower() in YES or "SSL" in getattr(value, "__name__", "")
+        elif name == "ssl":
+            encrypted = _flag(name, value, where) or encrypted
+        elif name == "connection_class":
+            encrypted = encrypted or "SSL" in getattr(value, "__name__", "")
         elif name not in IDLE:
             _refuse(where, f"has an option that is not known here: {name!r}")
     for name in ("username", "password"):
@@ -267,15 +287,23 @@ def _database(value: object, where: str) -> int:
     return int(text)
 
 
+def _flag(name: str, value: object, where: str) -> bool:
+    if str(value).lower() not in FLAGS:
+        _refuse(where, f"has an {name!r} that is neither true nor false")
+    return FLAGS[str(value).lower()]
+
+
 def _tls_value(name: str, value: Any, where: str) -> Any:
     if name == "verify":
         if isinstance(value, ssl.VerifyMode):
             return value is not ssl.CERT_NONE
-        if value is None or str(value).lower() not in VERIFY:
+        if str(value).lower() not in VERIFY:  # None means "none", as redis-py has it
             _refuse(where, "has an ssl_cert_reqs that is none of 'none', 'optional' and 'required'")
         return VERIFY[str(value).lower()]
     if name == "check_hostname":
-        return str(value).lower() in YES
+        return _flag("ssl_check_hostname", value, where)
+    if name == "key_password":
+        return _credential("ssl_password", value, where)
     if not isinstance(value, str | PathLike):
         _refuse(where, "has a TLS file that is no path")
     return str(value)
@@ -309,8 +337,11 @@ class _Reader:
         """Add credentials, TLS, and what the query says."""
         user, _, _ = self._parts.netloc.rpartition("@")
         name, colon, password = user.partition(":")
+        query = parse_qsl(self._parts.query, keep_blank_values=True)
         if self._parts.fragment:
             _refuse(self._where, f"has a '#' in it{ENCODE}")
+        if "@" in self._parts.query and not KNOWN.issuperset(name for name, _ in query):
+            _refuse(self._where, f"has an '@' behind its '?'{ENCODE}")
         given: dict[Any, Any] = {"db": database} if database else {}
         if name:
             given["username"] = unquote(name)
@@ -318,7 +349,7 @@ class _Reader:
             given["password"] = unquote(password)
         if self._parts.scheme.startswith("rediss"):
             given["ssl"] = True
-        return _with_options(endpoint, {**given, **dict(parse_qsl(self._parts.query)), **self._options}, self._where)
+        return _with_options(endpoint, {**given, **dict(query), **self._options}, self._where)
 
     def _places(self, default: int) -> list[tuple[str, int]]:
         places = []
@@ -338,23 +369,23 @@ class _Reader:
         return Standalone(self._complete(Endpoint(*places[0]), self._parts.path.strip("/")))
 
     def _unix(self) -> Standalone:
-        if not self._parts.path:
-            _refuse(self._where, "names no path: unix:///run/redis.sock")
+        if not self._parts.path or self._parts.netloc.rpartition("@")[2]:
+            _refuse(self._where, "names no path: unix:///run/redis.sock, with three slashes")
         return Standalone(self._complete(Endpoint(path=unquote(self._parts.path))))
 
     def _sentinel(self) -> Sentinels:
         name, _, database = self._parts.path.strip("/").partition("/")
-        if not name:
-            _refuse(self._where, "names no master: redis+sentinel://host:26379,host:26379/mymaster")
+        if not name or "@" in name:
+            _refuse(self._where, f"names no master: redis+sentinel://host:26379,host:26379/mymaster{ENCODE}")
         master = self._complete(Endpoint(), database)
         tls = master.tls
         endpoints = tuple(Endpoint(host, port, tls=tls) for host, port in self._places(SENTINEL_PORT))
         return Sentinels(endpoints, name, master)
 
     def _cluster(self) -> Cluster:
-        endpoint = self._complete(Endpoint())
+        endpoint = self._complete(Endpoint(), self._parts.path.strip("/"))
         if endpoint.database:
-            _refuse(self._where, "names a database, but a cluster has only the database 0")
+            _refuse(self._where, NO_DATABASE)
         return Cluster(tuple(endpoint.at(host, port) for host, port in self._places(PORT)))
 
 

@@ -306,5 +306,6 @@ def _credentials(endpoint: Endpoint) -> dict[str, Any]:
         found |= {
             "ssl": True, "ssl_ca_certs": tls.ca_file, "ssl_certfile": tls.cert_file, "ssl_keyfile": tls.key_file,
             "ssl_check_hostname": tls.check_hostname, "ssl_cert_reqs": "required" if tls.verify else "none",
+            "ssl_password": tls.key_password,
         }  # fmt: skip
     return found
