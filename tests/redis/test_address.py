@@ -124,6 +124,9 @@ def test_many_servers_in_their_order() -> None:
         ("REDIS://h/", Standalone(Endpoint("h"))),
         ("redis://u:p@h:1/3", Standalone(Endpoint("h", 1, username="u", password="p", database=3))),
         ("redis://u@h", Standalone(Endpoint("h", username="u"))),
+        ("redis://:@h", Standalone(Endpoint("h"))),
+        ("redis://u:a:b@h", Standalone(Endpoint("h", username="u", password="a:b"))),
+        ("redis://h?socket_timeout=3&health_check_interval=1", Standalone(Endpoint("h"))),
         ("redis://h?username=u&password=p&db=3", Standalone(Endpoint("h", username="u", password="p", database=3))),
         ("redis://h?password=a%40b%3Fc", Standalone(Endpoint("h", password="a@b?c"))),
         ("redis://[::1]:2", Standalone(Endpoint("::1", 2))),
@@ -168,7 +171,11 @@ def test_a_dict_of_ours() -> None:
     )
     assert one({"host": "h", "password": 1234, "username": None}) == Endpoint("h", password="1234")
     assert one({"host": "h", "ssl": True, "ssl_cert_reqs": ssl.CERT_NONE}).tls == TLS(verify=False)
-    assert one({"host": "h", "ssl": False}).tls is None
+    assert one({"host": "h", "ssl": False, "ssl_ca_certs": None}).tls is None
+    assert one({"host": "h", "password": b"p"}) == Endpoint("h", password="p")
+    assert one({"address": "rediss://h", "ssl_ca_certs": Path("/ca")}).tls == TLS("/ca")
+    assert one({"path": Path("/a")}) == Endpoint(path="/a")
+    assert one({}) == Endpoint()
 
 
 def test_labels_are_urls_that_can_be_read_again() -> None:
@@ -191,6 +198,7 @@ def test_labels_are_urls_that_can_be_read_again() -> None:
         ({"address": "redis://h"}, "hosts must be a list"),
         (7, "hosts must be a list"),
         ([], "at least one"),
+        (None, "at least one"),
         ([None], r"hosts\[0\] must be a URL"),
         (["redis://h", 7], r"hosts\[1\] must be a URL.*not int"),
         (["http://h"], r"hosts\[0\] must begin with one of redis://"),
@@ -203,6 +211,7 @@ def test_labels_are_urls_that_can_be_read_again() -> None:
         (["redis://a,b"], r"hosts\[0\] names more than one"),
         (["redis://h/one"], r"hosts\[0\] has a database that is no number"),
         (["redis://h/-1"], r"hosts\[0\] has a database"),
+        (["redis://h/²"], r"hosts\[0\] has a database"),
         (["redis://h?db=x"], r"hosts\[0\] has a database"),
         (["redis://h?colour=red"], r"hosts\[0\] has an option that is not known here: 'colour'"),
         (["redis://h?colour"], r"hosts\[0\] has an option that is not known here"),
@@ -229,6 +238,7 @@ def test_labels_are_urls_that_can_be_read_again() -> None:
         ([{"address": 7}], r"hosts\[0\] has an 'address'"),
         ([{"address": "redis://h", "host": "h"}], r"hosts\[0\] says in more than one way"),
         ([{"path": "/a", "port": 1}], r"hosts\[0\] says in more than one way"),
+        ([{"path": "/a", "cluster": [("a", 1)]}], r"hosts\[0\] says in more than one way"),
         ([{"sentinels": [("a", 1)]}], r"hosts\[0\].*'master_name'"),
         ([{"master_name": "m"}], r"hosts\[0\].*'master_name'"),
         ([{"sentinels": [], "master_name": "m"}], r"hosts\[0\] has 'sentinels'"),
@@ -284,6 +294,9 @@ def test_what_is_wrong_is_named(hosts: Any, problem: str) -> None:
         {"address": f"redis://:{SECRET}@h", "host": "h"},
         (f"redis://:{SECRET}@h", 1),
         ("h", SECRET),
+        f"{SECRET}://h",
+        {"host": "h", "db": SECRET},
+        {"host": "h", "ssl_cert_reqs": SECRET},
         ("h", 1, SECRET),
         [f"redis://:{SECRET}@h"],
         {"sentinels": [f"redis://:{SECRET}@h"], "master_name": "m"},
