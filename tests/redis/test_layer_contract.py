@@ -6,6 +6,7 @@ from trichannels.inbox import Mailbox
 from trichannels.layers.base import ChannelLayer
 from trichannels.layers.redis.layer import RedisChannelLayer
 from trichannels.layers.serializers import Message
+from trichannels.testing.contract.base import ContractBase
 from trichannels.testing.layers import LayerContract
 
 from .servers import fresh_prefix, shared_server
@@ -13,8 +14,8 @@ from .servers import fresh_prefix, shared_server
 pytestmark = pytest.mark.server
 
 
-class TestRedisLayer(LayerContract):
-    """What one sends, the other one receives, over a real server."""
+class OnARealServer(ContractBase):
+    """Layers of one prefix, and a way to wait for what is on its way between them."""
 
     quiet = 0.02
     made: list[RedisChannelLayer]
@@ -52,6 +53,10 @@ class TestRedisLayer(LayerContract):
     async def rest_of(self, box: Mailbox) -> list[Message]:
         await self.settle()
         return await super().rest_of(box)
+
+
+class TestRedisLayer(OnARealServer, LayerContract):
+    """What one sends, the other one receives, over a real server."""
 
 
 class TestEncryptedRedisLayer(TestRedisLayer):

@@ -28,14 +28,14 @@ from .names import JOIN, LEAVE, Native, PubSubCompatible
 from .options import Buffer, check_files, check_names, serializer_of, targets_of, wire_of
 from .presence import RedisPresence
 from .queues import RedisQueues
-from .server import RedisServer, Timeouts, open_server
+from .server import Bounds, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
 
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
-    "serializer_format", "serializer", "history", "wire", "unreachable", "timeout", "timeouts", "buffer_bytes",
-    "presence_linger", "presence_lease",
+    "serializer_format", "serializer", "history", "wire", "unreachable", "timeout", "timeouts", "bounds",
+    "buffer_bytes", "presence_linger", "presence_lease",
 )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ class RedisChannelLayer(BoardedLayer):
 
     ``history``: group patterns to :class:`History`. ``unreachable``: ``"fail"``, or a :class:`Buffer` in which
     ``group_send`` keeps events while the server is away. ``timeout``: seconds within which an operation succeeds or
-    raises :class:`LayerUnreachable`. ``wire="channels_redis.pubsub"`` speaks with processes that still run
+    raises :class:`LayerUnreachable`; ``timeouts`` says more exactly how long each connection waits, and ``bounds`` how
+    much may be under way to a server before senders wait. ``wire="channels_redis.pubsub"`` speaks with processes that still run
     ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work queues.
     """
 
@@ -75,6 +76,7 @@ class RedisChannelLayer(BoardedLayer):
         unreachable: Literal["fail"] | Buffer = "fail",
         timeout: float = 5,
         timeouts: Timeouts | None = None,
+        bounds: Bounds | None = None,
         presence_linger: float = 0,
         presence_lease: float = 30,
         buffer_bytes: int = 64 * 1024 * 1024,
@@ -98,6 +100,7 @@ class RedisChannelLayer(BoardedLayer):
         self.targets = targets_of(hosts, url)
         self.wire = wire_of(wire, prefix, history)
         self.timeouts = timeouts or Timeouts(connect=timeout, reply=timeout)
+        self.bounds = bounds or Bounds()
         self.timeout, self.unreachable, self.buffer_bytes = timeout, unreachable, buffer_bytes
         self._on_disconnect, self._on_reconnect = on_disconnect, on_reconnect
         self._hub: Hub | None = None
@@ -142,7 +145,11 @@ class RedisChannelLayer(BoardedLayer):
         """Keep the connections for as long as the layer is open."""
         async with AsyncExitStack() as stack:
             for target in self.targets:
-                hub.add(await stack.enter_async_context(open_server(target, hub, timeouts=self.timeouts)))
+                hub.add(
+                    await stack.enter_async_context(
+                        open_server(target, hub, timeouts=self.timeouts, bounds=self.bounds)
+                    )
+                )
             connected.set()
             await anyio.sleep_forever()
 
