@@ -89,6 +89,7 @@ class Connection:
         self.over = anyio.Event()
         self.problem = ""
         self._stream, self._on_push, self._settle = stream, on_push, settle
+        self._of_link = outbox is not None  # what is in its outbox goes to the next connection
         self.outbox = outbox if outbox is not None else Outbox(10_000, 2**26)
         self._due = Due()
         self._reply_bytes, self._partial = reply_bytes, 0
@@ -114,11 +115,14 @@ class Connection:
             commands.append(packed("SELECT", endpoint.database))
         with suppress(anyio.BrokenResourceError):  # it may have hung up on us: its last words tell why
             await self._stream.send(b"".join([*commands, packed("PING"), packed("INFO", "server")]))
+        answers = []
         for _ in [*commands, "PING"]:
-            answer = await self._answer()
+            answers.append(answer := await self._answer())
             if isinstance(answer, Exception):
                 raise refused(self.label, _censored(answer, endpoint.password))
         self._learn(await self._answer())
+        if not isinstance(answers[0], dict) or self._parser.has_data():  # a mail server greets with "+OK", too
+            raise OutOfStep("other answers to our greeting than Redis has")
 
     def _learn(self, info: Any) -> None:
         if isinstance(info, Exception):
@@ -170,6 +174,8 @@ class Connection:
         if not self.problem:
             self.problem = problem
         self._due.fail(self.label, self.problem)
+        for pending in [] if self._of_link else self.outbox.drop():
+            pending.finish(LayerUnreachable(self.label, self.problem))
         self.over.set()
         if self._scope is not None:
             self._scope.cancel()
@@ -186,7 +192,7 @@ class Connection:
 
     async def _write(self) -> None:
         outbox = self.outbox
-        while True:
+        while not self.problem:  # what is not written when it breaks is not taken, though we may still be woken
             written = outbox.take()
             if not self.run_id:
                 written = self._without_marked(written)
@@ -195,10 +201,10 @@ class Connection:
                 continue
             self._due.extend([pending for pending in written if pending.count])
             data = b"".join([self._stamped(pending) if pending.marked else pending.data for pending in written])
-            await self._stream.send(data)
             for pending in written:
                 if not pending.count:  # it is answered by pushes alone
                     pending.finish()
+            await self._stream.send(data)
 
     def _stamped(self, pending: Pending) -> bytes:
         return pending.data.replace(RUN_MARK, self.run_id.encode())
@@ -300,7 +306,7 @@ async def open_connection(
             raise LayerUnreachable(endpoint.label, f"it does not speak RESP3: it sent {error}") from error
         if isinstance(error, InvalidChannelLayerError):  # files that are being replaced may be there again soon
             raise LayerUnreachable(endpoint.label, str(error)) from error
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | ValueError):  # ValueError: a host or path that cannot be one
             raise LayerUnreachable(endpoint.label, f"cannot connect: {_reason(error)}") from error
         raise
     try:
@@ -314,7 +320,7 @@ async def open_connection(
         await anyio.aclose_forcefully(stream)
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: Exception) -> str:
     """What anyio wraps up: the reason of the last address that was tried."""
     cause = error.__cause__
     while isinstance(cause, ExceptionGroup):
