@@ -22,6 +22,7 @@ from .outbox import RUN_MARK, Due, Outbox, OutOfStep, Pending, Stage, packed
 READ = 2**16
 CLIENT_NAME = "trichannels"
 MISSING = object()
+LAST_WORDS = 1.0  # seconds in which what a server said before it hung up is read
 
 # What an error begins with, and what can be done about it.
 ADVICE = {
@@ -204,7 +205,11 @@ class Connection:
             for pending in written:
                 if not pending.count:  # it is answered by pushes alone
                     pending.finish()
-            await self._stream.send(data)
+            try:
+                await self._stream.send(data)
+            except (anyio.BrokenResourceError, OSError):
+                await anyio.sleep(LAST_WORDS)  # the reader finds the end sooner, behind what was answered before it
+                raise
 
     def _stamped(self, pending: Pending) -> bytes:
         return pending.data.replace(RUN_MARK, self.run_id.encode())
