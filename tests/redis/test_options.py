@@ -8,6 +8,7 @@ import pytest
 from trichannels.exceptions import InvalidChannelLayerError
 from trichannels.layers import History
 from trichannels.layers.redis import Buffer, RedisChannelLayer, RedisPubSubChannelLayer, Timeouts
+from trichannels.layers.redis.options import escaped
 
 
 def test_what_a_project_on_channels_redis_has_in_its_settings() -> None:
@@ -65,3 +66,7 @@ def test_a_wrong_buffer_is_named(wrong: dict[str, Any]) -> None:
 def test_a_wrong_timeout_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidChannelLayerError, match=rf"Timeouts\({next(iter(wrong))}=…\)"):
         Timeouts(**wrong)
+
+
+def test_a_prefix_is_no_pattern() -> None:
+    assert escaped("a*[b]?^\\c") == "a\\*\\[b\\]\\?\\^\\\\c"

@@ -34,6 +34,7 @@ from .queues import JobQueue
 from .serializers import Message, MsgpackSerializer, Serializer
 
 MAX_NAME_LENGTH = 100
+KNOWN_HISTORIES = 4096  # groups for which the pattern that fits is remembered
 _CHANNEL_NAME = re.compile(r"[a-zA-Z\d\-_.]+(![\d\w\-_.]*)?", re.ASCII)
 _GROUP_NAME = re.compile(r"[a-zA-Z\d\-_.]+", re.ASCII)
 _RESERVED = ("layer_dropped", "layer_resync")
@@ -245,6 +246,7 @@ class ChannelLayer(ABC):
         self.channel_capacity = checked_capacities(channel_capacity)
         self.serializer: Serializer = serializer or MsgpackSerializer()
         self.ledger = Ledger()
+        self._known_histories: dict[str, History | None] = {}
         self._instances = 0
         self._idle: anyio.Event | None = None
         self._opened = False
@@ -266,6 +268,7 @@ class ChannelLayer(ABC):
             raise InvalidChannelLayerError(f"{self!r} is open already: a layer is opened once, by one owner")
         self.ledger = Ledger()
         self._background = Background(type(self).__name__)
+        self._known_histories.clear()
         try:
             await self.open()
         except BaseException:
@@ -495,7 +498,14 @@ class ChannelLayer(ABC):
 
     def history_of(self, group: str) -> History | None:
         """Return what is kept of a group's events, or None."""
-        return history_of(self.histories, group) if self.histories else None
+        if not self.histories:
+            return None
+        known = self._known_histories
+        if group not in known:
+            if len(known) >= KNOWN_HISTORIES:
+                known.clear()
+            known[group] = history_of(self.histories, group)
+        return known[group]
 
     def require_no_key(self, group: str, idempotency_key: str | None) -> None:
         """Raise :class:`InvalidChannelLayerError` for a key that nobody would remember."""

@@ -6,6 +6,7 @@ deliveries, so that order is kept whoever found it.
 
 import logging
 import random
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -27,7 +28,7 @@ READS = 3  # of a history that grows faster than it is read, for one newcomer
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Stands in the line of deliveries where events are missing that cannot be had again; ``position``: what follows."""
+    """Stands in the line of deliveries where events are missing for good. ``position``: where the group goes on."""
 
     position: Position | None = None
 
@@ -68,6 +69,19 @@ class Collector:
             self.broken = True
         else:
             self.events.append(delivery)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """How a newcomer enters: behind ``events``, and what stands up to ``position`` is kept from it.
+
+    ``recovered``: that is all that it has missed. ``outdated``: the group has not heard yet that a new history began.
+    """
+
+    position: Position | None
+    events: Sequence[Envelope] = ()
+    recovered: bool = True
+    outdated: bool = False
 
 
 class GroupFeed:
@@ -192,10 +206,10 @@ class GroupFeed:
 
     # ---- newcomers
 
-    async def missed_by(self, since: Position) -> tuple[list[Envelope], Position | None]:
-        """Return all events after ``since`` up to now, and where that is; the list is empty and the position None
-        if that cannot be proven. Whoever gets it must act on it before anything is awaited.
-        """
+    async def entrance(self, since: Position | None) -> "Entrance":
+        """Return how a newcomer enters. Whoever gets it must act on it before anything is awaited."""
+        if since is None or self.tracker is None:
+            return Entrance(self.position, recovered=since is None)
         for _ in range(READS):
             collector = Collector()
             self._collectors.append(collector)
@@ -204,11 +218,21 @@ class GroupFeed:
             finally:
                 self._collectors.remove(collector)
             if not is_whole(since, missed):
-                break
+                return self._unproven(since, missed.top)
             merged = None if collector.broken else merge(since, missed, collector.events)
             if merged is not None:
-                return merged, _end_of(merged, since)
-        return [], None
+                return Entrance(_end_of(merged, since), merged)
+        return Entrance(self.position, recovered=False)
+
+    def _unproven(self, since: Position, top: Position) -> "Entrance":
+        """Nothing can be proven. Where a new history has begun, this group may not have heard of it yet, nor of all
+        that the newcomer has seen of the old one, which must not come again.
+        """
+        here = self.position
+        assert here is not None
+        outdated = here.epoch != top.epoch
+        ahead = outdated and here.epoch == since.epoch and here.offset < since.offset
+        return Entrance(since if ahead else here, recovered=False, outdated=outdated)
 
 
 def _end_of(events: list[Envelope], since: Position) -> Position:

@@ -13,7 +13,14 @@ from typing import Any, Literal
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ...exceptions import InvalidChannelLayerError, LayerClosed, LayerUnreachable, OutcomeUnknown, TrichannelsError
+from ...exceptions import (
+    InvalidChannelLayerError,
+    LayerClosed,
+    LayerRefused,
+    LayerUnreachable,
+    OutcomeUnknown,
+    TrichannelsError,
+)
 from ...inbox import Envelope
 from ..base import require_channel_name, require_delay, require_group_name, require_queue_name
 from ..boarded import BoardedLayer
@@ -22,12 +29,13 @@ from ..postponed import Postponed
 from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
-from .feed import GroupFeed
+from .feed import Entrance, GroupFeed
 from .hub import Hub
 from .names import JOIN, LEAVE, Native, PubSubCompatible
-from .options import Buffer, check_files, check_names, serializer_of, targets_of, wire_of
+from .options import Buffer, check_files, check_names, escaped, serializer_of, targets_of, wire_of
 from .presence import RedisPresence
 from .queues import RedisQueues
+from .refusals import passing
 from .server import Bounds, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
@@ -51,8 +59,8 @@ class RedisChannelLayer(BoardedLayer):
     ``history``: group patterns to :class:`History`. ``unreachable``: ``"fail"``, or a :class:`Buffer` in which
     ``group_send`` keeps events while the server is away. ``timeout``: seconds within which an operation succeeds or
     raises :class:`LayerUnreachable`; ``timeouts`` says more exactly how long each connection waits, and ``bounds`` how
-    much may be under way to a server before senders wait. ``wire="channels_redis.pubsub"`` speaks with processes that still run
-    ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work queues.
+    much may be under way to a server before senders wait. ``wire="channels_redis.pubsub"`` speaks with processes that
+    still run ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work queues.
     """
 
     def __init__(
@@ -119,11 +127,13 @@ class RedisChannelLayer(BoardedLayer):
             read_diff=self._read_diff, timeout=self.timeout,
             on_lost=lambda: self._tell(self._on_disconnect), on_restored=self._restored,
         )  # fmt: skip
-        connected = anyio.Event()
+        opening = Opening()
         try:
             check_files(self.targets)
-            self.start_soon(self._hold, hub, connected)
-            await connected.wait()
+            self.start_soon(self._hold, hub, opening)
+            await opening.over.wait()
+            if opening.failure is not None:
+                raise opening.failure
             await self._listen(hub)
         except BaseException:
             self.take_down_board()
@@ -141,16 +151,18 @@ class RedisChannelLayer(BoardedLayer):
                 linger=self.presence_linger, start_soon=self.start_soon, timeout=self.timeout,
             )  # fmt: skip
 
-    async def _hold(self, hub: Hub, connected: anyio.Event) -> None:
+    async def _hold(self, hub: Hub, opening: "Opening") -> None:
         """Keep the connections for as long as the layer is open."""
         async with AsyncExitStack() as stack:
-            for target in self.targets:
-                hub.add(
-                    await stack.enter_async_context(
-                        open_server(target, hub, timeouts=self.timeouts, bounds=self.bounds)
-                    )
-                )
-            connected.set()
+            try:
+                for target in self.targets:
+                    opened = open_server(target, hub, timeouts=self.timeouts, bounds=self.bounds)
+                    hub.add(await stack.enter_async_context(opened))
+            except Exception as error:  # noqa: BLE001 - raised by who opens the layer
+                opening.failure = error
+                return
+            finally:
+                opening.over.set()
             await anyio.sleep_forever()
 
     async def _listen(self, hub: Hub) -> None:
@@ -258,25 +270,20 @@ class RedisChannelLayer(BoardedLayer):
         if since is not None:
             self.require_newcomer(hub.board, group, channel)
         async with hub.joining(group) as feed:
-            missed: list[Envelope] = []
-            end: Position | None = None
-            if since is not None and feed.tracker is not None:
-                missed, end = await feed.missed_by(since)
-            return self._enter(hub, feed, channel, missed, end, since is None or end is not None)
+            return self._enter(hub, feed, channel, await feed.entrance(since))
 
-    def _enter(
-        self, hub: Hub, feed: GroupFeed, channel: str, missed: list[Envelope], end: Position | None, recovered: bool
-    ) -> Recovery:
+    def _enter(self, hub: Hub, feed: GroupFeed, channel: str, entrance: Entrance) -> Recovery:
         """Put a channel into a group where its history has brought it. All at once: nothing may come in between."""
         board = self.hub.board
         if not board.follows(feed.group, channel):
-            reached = end or feed.position
-            ahead = feed.undelivered or reached != feed.position  # of what has been delivered so far
-            board.join(feed.group, channel, reached if ahead else None)
+            ahead = feed.undelivered or entrance.position != feed.position  # of what has been delivered so far
+            board.join(feed.group, channel, entrance.position if ahead else None)
             mailbox = board.mailboxes.get(channel)
             if mailbox is not None and feed.tracker is not None:
-                mailbox.enter(feed.group, missed)
-        return Recovery(feed.group, end or feed.position, recovered, len(missed))
+                mailbox.enter(feed.group, entrance.events)
+        if entrance.outdated and feed.doubt():
+            self.start_soon(feed.heal)
+        return Recovery(feed.group, entrance.position, entrance.recovered, len(entrance.events))
 
     async def _join_elsewhere(self, hub: Hub, group: str, channel: str, since: Position | None) -> Recovery:
         if hub.post is None or "!" not in channel:
@@ -372,6 +379,11 @@ class RedisChannelLayer(BoardedLayer):
                     log.error("an event to %s that was kept while the server was away: %s", group, error)
                 except LayerUnreachable:
                     continue  # the deadline of the attempt was the pause
+                except LayerRefused as error:
+                    if passing(error):
+                        await anyio.sleep(self.timeouts.backoff_most)
+                        continue
+                    log.error("an event to %s that was kept while the server was away is lost: %s", group, error)
                 except TrichannelsError as error:
                     log.error("an event to %s that was kept while the server was away is lost: %s", group, error)
                 backlog.forget_oldest()
@@ -381,7 +393,7 @@ class RedisChannelLayer(BoardedLayer):
     async def flush(self) -> None:
         hub = self.hub
         for server in hub.servers:
-            await server.delete_matching(f"{self.wire.prefix}:*")
+            await server.delete_matching(f"{escaped(self.wire.prefix)}:*")
         hub = self.hub
         if self._people is not None:
             self._people.flush()
@@ -397,6 +409,14 @@ class RedisChannelLayer(BoardedLayer):
 
 RedisPubSubChannelLayer = RedisChannelLayer
 """The name that channels_redis gives to its layer on pub/sub: settings survive the rename of the package."""
+
+
+class Opening:
+    """What came of connecting: a task does it, another waits for it."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.failure: Exception | None = None
 
 
 class Backlog:

@@ -60,6 +60,11 @@ def check_files(targets: Iterable[Target]) -> None:
                 endpoint.tls.context()
 
 
+def escaped(text: str) -> str:
+    """Return a glob pattern that means this very text."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in text)
+
+
 def wire_of(wire: str, prefix: object, history: object) -> Native | PubSubCompatible:
     """Return the names and frames to be used."""
     if wire not in WIRES:
