@@ -30,9 +30,9 @@ def read_plan(arguments: list[str] | None = None) -> Plan:
 
 def main() -> int:
     plan = read_plan()
-    print(f"chaos {plan}", flush=True)
+    print(f"chaos {plan}", flush=True)  # noqa: T201
     result = trio.run(chaos, plan)
-    print(result)
+    print(result)  # noqa: T201
     return 0 if result.good else 1
 
 

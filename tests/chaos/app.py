@@ -58,10 +58,10 @@ class Member(AsyncWebsocketConsumer):
 
     async def layer_resync(self, event: Event) -> None:
         assert event == {"type": "layer.resync", "group": self.group, "recovered": False}
-        await self.send('{"told": "resync"}')
+        await self.send(json.dumps({"told": "resync", "at": write_position(self.position)}))
 
     async def layer_dropped(self, event: Event) -> None:
-        await self.send('{"told": "dropped"}')
+        await self.send('{"told": "dropped", "at": null}')
 
 
 class Narrow(Member):
@@ -74,7 +74,7 @@ class Shared(Member):
     """Has its frames made once for all, and written past the instance. For groups without history."""
 
     @shared_payload
-    def chaos_event(cls, event: Event) -> str:  # noqa: N805
+    def chaos_event(cls, event: Event) -> str:
         return json.dumps({"event": event["event"], "at": None})
 
 
@@ -107,7 +107,8 @@ class Follower(AsyncWebsocketConsumer):
             except (LayerUnreachable, LayerRefused):
                 continue
             if event["type"] in ("layer.resync", "layer.dropped"):
-                return {"told": event["type"].partition(".")[2]}
+                at = events.positions.get(group) if event["type"] == "layer.resync" else None
+                return {"told": event["type"].partition(".")[2], "at": write_position(at)}
             return {"event": event["event"], "at": write_position(events.positions.get(group))}
 
 

@@ -57,9 +57,10 @@ class Got:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """``layer.resync``, or ``layer.dropped``, came."""
+    """``layer.resync``, or ``layer.dropped``, came. ``position``: where it goes on, if that was told."""
 
     what: Literal["resync", "dropped"] = "resync"
+    position: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class _Member:
         self.taken = {sent.position for sent in ledger.values() if sent.position is not None}
         self.reached: Position | None = None
         self.doubtful = True  # a gap was told, or nothing is known yet: the next event may stand anywhere ahead
+        self.refused: tuple[Position, str] | None = None  # where a gap was told, if nothing came since
         self.left: set[str] = set()  # epochs
         self.seen: dict[Event, Position] = {}
 
@@ -127,12 +129,22 @@ class _Member:
             if isinstance(item, Joined):
                 self._joined(item, where)
             elif isinstance(item, Told):
-                self.findings.count(f"{item.what} told")
-                self.doubtful = True
+                self._told(item, where)
             elif isinstance(item, Got):
                 self._got(item, where)
             else:
                 _closed(item, where, self.findings)
+
+    def _told(self, item: Told, where: str) -> None:
+        self.findings.count(f"{item.what} told")
+        self._refuse(f"{where}: layer.{item.what}")
+        self.doubtful = item.position is None
+        if item.position is not None:
+            self._move_on(item.position, where)
+
+    def _refuse(self, what: str) -> None:
+        if self.refused is None and self.reached is not None:
+            self.refused = self.reached, what
 
     def _joined(self, item: Joined, where: str) -> None:
         findings, position = self.findings, item.position
@@ -141,10 +153,11 @@ class _Member:
         if item.asked and item.recovered:
             findings.count("recovered silently")
             findings.count("events recovered at joins", item.count)
+            self.doubtful = False
             return  # it goes on from where it was
         if item.asked:
             findings.count("recovered=False told")
-            self._needed(position, f"{where}: recovered=False", following=0)
+            self._refuse(f"{where}: recovered=False")
         self._move_on(position, where)
         self.doubtful = False
 
@@ -159,8 +172,11 @@ class _Member:
         before = self.reached
         if self._again(event, position, where):
             return
+        if self.refused is not None:
+            # Only now: of a new history, the group may not have been told yet where the join has seen it.
+            self._needed(*self.refused, position)
         if self.doubtful:
-            self._needed(position, f"{where}: layer.resync", following=1)
+            pass
         elif before is None or position.epoch != before.epoch:
             findings.blame("spliced silently", f"{where}: {event} at {position}, after {before}")
         elif position.offset > before.offset + 1:
@@ -170,7 +186,7 @@ class _Member:
                 "lost", f"{where}: {event} at {position}, after {before}; {known} of these were taken", len(between)
             )
         self._move_on(position, where)
-        self.doubtful = False
+        self.doubtful, self.refused = False, None
 
     def _again(self, event: Event, position: Position, where: str) -> bool:
         """Say whether it was here before, which it may be only with a key, and in another history."""
@@ -196,12 +212,9 @@ class _Member:
                 self.findings.blame("out of order", f"{where}: back in the history {position.epoch}")
         self.reached = position
 
-    def _needed(self, position: Position, what: str, following: int) -> None:
+    def _needed(self, before: Position, what: str, position: Position) -> None:
         """A gap was told: was there one that the history could not close?"""
-        before = self.reached
-        if before is None or before.epoch != position.epoch:
-            return
-        if 0 <= position.offset - before.offset - following <= self.limit:
+        if before.epoch == position.epoch and position.offset - before.offset <= self.limit:
             self.findings.blame("told in vain", f"{what} between {before} and {position}")
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from .clients import Client, SocketSender
-from .faults import Planned, commit, make_schedule
+from .faults import GIVEN_UP, Planned, commit, make_schedule
 from .field import Field, open_field
 from .judge import Event, Findings, Sent, judge_history, judge_plain
 from .layers import HISTORY, read_position
@@ -35,9 +35,8 @@ class Plan:
     rest: float = 0.25  # seconds, in the mean, between two faults
 
     def __str__(self) -> str:
-        return (
-            f"--seed {self.seed} --faults {self.faults} --topology {self.topology} --redis {self.version}"
-            + "".join(f" --group {group}" for group in self.groups)
+        return f"--seed {self.seed} --faults {self.faults} --topology {self.topology} --redis {self.version}" + "".join(
+            f" --group {group}" for group in self.groups
         )
 
 
@@ -135,6 +134,7 @@ class Run:
                 self.mark("healed")
                 self.settled.set()
                 await self._until(lambda: all(client.connected for client in self.clients), "the members' return")
+                await trio.sleep(2 * GIVEN_UP)  # a connection may be dead, and nobody know it yet
                 self.over.set()
                 publishers.cancel_scope.deadline = trio.current_time() + CONVERGE
             if publishers.cancel_scope.cancelled_caught:
@@ -178,9 +178,7 @@ class Run:
 
     # ---- the end
 
-    async def _until(
-        self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: ""
-    ) -> None:
+    async def _until(self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: "") -> None:
         with trio.move_on_after(CONVERGE):
             while not condition():
                 await trio.sleep(0.02)
