@@ -1,11 +1,23 @@
-"""Django Channels with its in-memory layer. It has one way to reach a group: a handler of each member."""
+"""Django Channels with its in-memory layer. It has one way to reach a group: a handler of each member.
 
+With REDIS_URL in the environment: a layer of channels_redis, CHANNELS_REDIS says which, ``core`` or ``pubsub``.
+"""
+
+import os
 from typing import Any
 
 import django
 from django.conf import settings
 
-settings.configure(CHANNEL_LAYERS={"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}, ALLOWED_HOSTS=["*"])
+LAYERS = {
+    "": "channels.layers.InMemoryChannelLayer",
+    "core": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+LAYER: dict[str, Any] = {"BACKEND": LAYERS[os.environ.get("CHANNELS_REDIS", "")]}
+if "REDIS_URL" in os.environ:
+    LAYER["CONFIG"] = {"hosts": [os.environ["REDIS_URL"]]}
+settings.configure(CHANNEL_LAYERS={"default": LAYER}, ALLOWED_HOSTS=["*"])
 django.setup()
 
 from channels.generic.http import AsyncHttpConsumer  # noqa: E402

@@ -1,14 +1,27 @@
-"""trichannels: a consumer with a handler, and one whose group gets frames that are ready."""
+"""trichannels: a consumer with a handler, and one whose group gets frames that are ready.
 
+With REDIS_URL in the environment, the layer is on Redis; with HISTORY as well, the group has one.
+"""
+
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from trichannels.generic.http import AsyncHttpConsumer
 from trichannels.generic.websocket import AsyncWebsocketConsumer
-from trichannels.layers import InMemoryChannelLayer
+from trichannels.layers import ChannelLayer, History, InMemoryChannelLayer
 from trichannels.routing import ProtocolTypeRouter, URLRouter, path
 
 PAGE = b"a page that never changes."
+
+
+def layer() -> ChannelLayer:
+    url = os.environ.get("REDIS_URL")
+    if url is None:
+        return InMemoryChannelLayer()
+    from trichannels.layers.redis import RedisChannelLayer
+
+    return RedisChannelLayer(url=url, history={"*": History()} if os.environ.get("HISTORY") else None)
 
 
 class Page(AsyncHttpConsumer):
@@ -49,5 +62,5 @@ application = ProtocolTypeRouter(
             ]
         ),
     },
-    layers={"default": InMemoryChannelLayer()},
+    layers={"default": layer()},
 )

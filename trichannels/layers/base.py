@@ -522,8 +522,14 @@ class ChannelLayer(ABC):
                 f"join({group!r}, since=…): {channel!r} is in the group already and would get events twice: leave first"
             )
 
+    def encoded(self, message: Message) -> bytes:
+        """Return a message as bytes for others to read; raises what :meth:`send` promises for a bad one."""
+        payload = self.serializer.encode(message)
+        type_of(message)
+        return payload
+
     def seal(self, message: Message, group: str | None = None) -> Envelope:
-        """Encode a message; raises what :meth:`send` promises for a bad one."""
+        """Encode a message for readers of this process; raises what :meth:`send` promises for a bad one."""
         payload = self.serializer.encode(message)
         kind = type_of(message)
         until = anyio.current_time() + self.expiry

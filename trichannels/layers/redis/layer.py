@@ -36,7 +36,7 @@ from .options import Buffer, check_files, check_names, escaped, serializer_of, t
 from .presence import RedisPresence
 from .queues import RedisQueues
 from .refusals import passing
-from .server import Bounds, RedisServer, Timeouts, open_server
+from .server import Bounds, Command, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
 
@@ -309,12 +309,13 @@ class RedisChannelLayer(BoardedLayer):
 
     async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
         hub = self.hub
-        envelope = self.seal(message, require_group_name(group))
+        require_group_name(group)
+        payload = self.encoded(message)
         if not self.histories or self.history_of(group) is None:
             self.require_no_key(group, idempotency_key)
         if self._backlog is not None:
-            return await self._send_or_keep(hub, self._backlog, group, envelope.payload, idempotency_key)
-        return await self._publish(hub, group, envelope.payload, idempotency_key)
+            return await self._send_or_keep(hub, self._backlog, group, payload, idempotency_key)
+        return await self._publish(hub, group, payload, idempotency_key)
 
     async def _publish(self, hub: Hub, group: str, sealed: bytes, key: str | None) -> Position | None:
         history = self.history_of(group) if self.histories else None
@@ -327,17 +328,20 @@ class RedisChannelLayer(BoardedLayer):
 
     async def group_send_many(self, events: Sequence[tuple[str, Message]]) -> list[Position | None]:
         hub = self.hub
-        sealed = [(require_group_name(group), self.seal(message, group).payload) for group, message in events]
-        positions: list[Position | None] = [None] * len(sealed)
-        batches: dict[RedisServer, list[tuple[str, tuple[str, str, bytes]]]] = {}
+        positions: list[Position | None] = [None] * len(events)
+        batches: dict[RedisServer, list[tuple[str, Command]]] = {}
+        routes: dict[str, tuple[list[tuple[str, Command]], str, str] | None] = {}  # found once for each group
         recorded = []
-        for index, (group, payload) in enumerate(sealed):
-            if self.histories and self.history_of(group) is not None:
+        for index, (group, message) in enumerate(events):
+            payload = self.encoded(message)
+            if group not in routes:
+                routes[group] = self._route(hub, require_group_name(group), batches)
+            route = routes[group]
+            if route is None:
                 recorded.append((index, group, payload))
-                continue
-            server, channel = hub.server_of(hub.name_to_hash(group)), hub.wire.events(group)
-            command = (server.publish_command, channel, hub.wire.event(payload))
-            batches.setdefault(server, []).append((channel, command))
+            else:
+                batch, verb, channel = route
+                batch.append((channel, (verb, channel, hub.wire.event(payload))))
         for server, batch in batches.items():
             for answer in await server.pipeline(batch):
                 if isinstance(answer, Exception):
@@ -345,6 +349,15 @@ class RedisChannelLayer(BoardedLayer):
         for index, group, payload in recorded:
             positions[index] = await self._publish(hub, group, payload, None)
         return positions
+
+    def _route(
+        self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, Command]]]
+    ) -> tuple[list[tuple[str, Command]], str, str] | None:
+        """Return the batch into which a group's events go, the command, and the pub/sub channel; None with history."""
+        if self.histories and self.history_of(group) is not None:
+            return None
+        server = hub.server_of(hub.name_to_hash(group))
+        return batches.setdefault(server, []), server.publish_command, hub.wire.events(group)
 
     # ---- while the server is away
 
