@@ -138,9 +138,9 @@ class Link:
             with anyio.move_on_after(limit):
                 if self.outbox.crowded and self.denied is None:
                     await self.outbox.room()
-                if self.denied is not None:
+                if (denied := self.denied) is not None:
                     await anyio.lowlevel.checkpoint()
-                    raise copy(self.denied)
+                    raise copy(denied)
                 self.outbox.put(pending)
                 queued = True
                 if patience is not None:
