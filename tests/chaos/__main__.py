@@ -10,7 +10,8 @@ import sys
 import trio
 
 from .faults import FAULTS
-from .run import GROUPS, Plan, chaos
+from .layers import GROUPS
+from .run import Plan, chaos
 
 
 def read_plan(arguments: list[str] | None = None) -> Plan:

@@ -22,7 +22,7 @@ AWAY = (OSError, trio.TooSlowError, ConnectionRejected, ConnectionClosed, trio.B
 class Client:
     """Is in a group as long as it runs, with one socket after the other. ``stream`` is what it saw, ``times`` when."""
 
-    def __init__(self, kind: str, group: str, number: int, seed: int, stays: float) -> None:
+    def __init__(self, kind: str, group: str, number: int, seed: int, stays: float, away: float = 0.1) -> None:
         self.kind, self.group, self.name = kind, group, f"{kind} {number} of {group}"
         self.stream: list[Item] = []
         self.times: list[float] = []
@@ -30,7 +30,7 @@ class Client:
         self.newest: dict[str, int] = {}  # by sender
         self.connected = False
         self._random = random.Random(f"{seed} {self.name}")
-        self._stays = stays
+        self._stays, self._away = stays, away  # seconds, in the mean and at the most
 
     async def run(self, field: Field, settled: trio.Event) -> None:
         """Connect, see, and come back. Once ``settled``, it leaves no more by itself."""
@@ -44,8 +44,9 @@ class Client:
                     if self.kind == "shared":  # what is written past the instance may overtake its greeting
                         self._note(Joined(None))
                     with trio.CancelScope() as stay:
-                        if not settled.is_set() and self._random.random() < 0.7:
-                            stay.deadline = trio.current_time() + self._random.expovariate(1 / self._stays)
+                        if not settled.is_set():
+                            long = self._random.choice((1, 1, 5))
+                            stay.deadline = trio.current_time() + self._random.expovariate(1 / self._stays / long)
                         while True:
                             self._take(json.loads(await socket.get_message()))
                             if settled.is_set():
@@ -58,7 +59,8 @@ class Client:
                 self._left(1006, leaving or serving.kills != kills, mark)
             else:
                 self._left(1000, True, mark)
-            await trio.sleep(self._random.uniform(0.01, 0.1))
+            with trio.move_on_after(self._random.uniform(0.01, self._away)):
+                await settled.wait()
 
     def _url(self, serving: Serving) -> str:
         since = "" if self.reached is None else f"?since={self.reached.offset}.{self.reached.epoch}"

@@ -4,7 +4,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 
 import trio
 
+from trichannels.layers.redis.slots import slot_of
+
 from ..proxy import Proxy
 from ..redis.servers import RedisProcess
-from .field import Field, Sharded, Watched, until
-from .layers import PING, PING_INTERVAL
+from .field import Alone, Field, Sharded, Watched
+from .layers import GROUPS, PING, PING_INTERVAL
 
 Act: TypeAlias = Callable[[Field, random.Random], Awaitable[None]]
 
@@ -55,9 +57,15 @@ def some_server(field: Field, chance: random.Random) -> RedisProcess:
     return chance.choice(field.topology.servers)
 
 
+def some_master(field: Field, chance: random.Random) -> RedisProcess:
+    return chance.choice(field.topology.masters())
+
+
 @asynccontextmanager
 async def held(field: Field, thing: Any) -> AsyncIterator[None]:
-    async with field.lock(id(thing)):
+    """Where servers look after each other, only one of them is harmed at a time."""
+    alone = not isinstance(thing, RedisProcess) or isinstance(field.topology, Alone)
+    async with field.lock(id(thing if alone else field.topology)):
         yield
 
 
@@ -121,7 +129,8 @@ async def hang(field: Field, chance: random.Random) -> None:
 
 
 async def _told(field: Field, chance: random.Random, *command: str) -> None:
-    await in_thread(partial(field.admin, some_server(field, chance), *command))
+    async with held(field, field.topology):
+        await in_thread(lambda: field.admin(some_master(field, chance), *command))
 
 
 async def kill_commands(field: Field, chance: random.Random) -> None:
@@ -216,14 +225,14 @@ async def fail_over(field: Field, chance: random.Random) -> None:
     """The sentinels are told to make the replica the master."""
     assert isinstance(field.topology, Watched)
     async with held(field, field.topology):
-        await in_thread(field.topology.failover)
+        await in_thread(field.topology.fail_over)
 
 
 async def lose_master(field: Field, chance: random.Random) -> None:
     """kill -9 of the master; it comes back when the replica has taken over."""
     assert isinstance(field.topology, Watched)
     async with held(field, field.topology):
-        await in_thread(partial(field.topology.lose_master, chance.random() < 0.5))
+        await in_thread(field.topology.lose_master)
 
 
 async def hang_master(field: Field, chance: random.Random) -> None:
@@ -246,21 +255,26 @@ async def lose_shard(field: Field, chance: random.Random) -> None:
     """kill -9 of one of the cluster's masters; it comes back as a replica, when its own has taken over."""
     assert isinstance(field.topology, Sharded)
     async with held(field, field.topology):
-        await in_thread(partial(field.topology.lose_master, chance.randrange(16384)))
+        await in_thread(partial(field.topology.lose_master, some_slot(chance)))
 
 
 async def swap_shard(field: Field, chance: random.Random) -> None:
     """A replica is told to take over from its living master."""
     assert isinstance(field.topology, Sharded)
     async with held(field, field.topology):
-        await in_thread(partial(field.topology.fail_over, chance.randrange(16384)))
+        await in_thread(partial(field.topology.fail_over, some_slot(chance)))
 
 
 async def move_slot(field: Field, chance: random.Random) -> None:
     """The slot of a group goes to another master, while the group is in use."""
     assert isinstance(field.topology, Sharded)
     async with held(field, field.topology):
-        await in_thread(partial(field.topology.move_slot, chance.choice(field.slots), chance.uniform(0, 0.2)))
+        await in_thread(partial(field.topology.move_slot, some_slot(chance), chance.uniform(0, 0.2)))
+
+
+def some_slot(chance: random.Random) -> int:
+    """Return the slot of a group that is in use."""
+    return slot_of(f"{{{chance.choice([group for groups in GROUPS.values() for group in groups])}}}")
 
 
 SERVER: dict[str, tuple[float, Act]] = {

@@ -2,11 +2,13 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -20,6 +22,7 @@ import trio
 from ..ports import free_port
 from ..processes import kill_session
 from ..proxy import Proxy
+from ..redis import topologies
 from ..redis.servers import RedisProcess
 from ..redis.topologies import RedisCluster, SentinelTrio
 from .layers import settings
@@ -38,6 +41,13 @@ class Topology(Protocol):
     def servers(self) -> list[RedisProcess]:
         """Those that keep data."""
 
+    @property
+    def everyone(self) -> list[RedisProcess]:
+        """Those, and those that watch them."""
+
+    def masters(self) -> list[RedisProcess]:
+        """Those that take writes now, and answer."""
+
     def url(self, process: int) -> str:
         """Return how the process with that number reaches it."""
 
@@ -51,8 +61,13 @@ class Alone:
     def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
         self.servers = [stack.enter_context(RedisProcess(version))]
         self.proxies = [stack.enter_context(Proxy(self.servers[0].port)) for _ in range(processes)]
-        for proxy in self.proxies:
-            assert proxy.port != self.servers[0].port
+
+    @property
+    def everyone(self) -> list[RedisProcess]:
+        return self.servers
+
+    def masters(self) -> list[RedisProcess]:
+        return self.servers
 
     def url(self, process: int) -> str:
         return f"redis://127.0.0.1:{self.proxies[process].port}"
@@ -76,13 +91,42 @@ class Watched:
     def servers(self) -> list[RedisProcess]:
         return self.trio.servers
 
+    @property
+    def everyone(self) -> list[RedisProcess]:
+        return [*self.trio.servers, *self.trio.sentinels]
+
+    def masters(self) -> list[RedisProcess]:
+        return [self.trio.master]
+
     def url(self, process: int) -> str:
         return self.trio.url
 
     def heal(self) -> None:
-        for server in [*self.trio.servers, *self.trio.sentinels]:
+        for server in self.everyone:
             if not server.running:
                 server.start()
+        self.trio.wait_until_ready()
+
+    def fail_over(self) -> None:
+        """The sentinels are told to make the replica the master."""
+        self.trio.failover()
+        self.trio.wait_until_ready()
+
+    def lose_master(self) -> None:
+        """kill -9 of the master; it comes back when the replica has taken over."""
+        master = self.trio.master
+        master.kill()
+        self.trio.wait_for_another(master)
+        self.heal()
+
+    def hang_master(self) -> None:
+        """SIGSTOP of the master, until the replica has taken over: then there are two for a moment."""
+        master = self.trio.master
+        master.stop()
+        try:
+            self.trio.wait_for_another(master)
+        finally:
+            master.cont()
         self.trio.wait_until_ready()
 
 
@@ -98,6 +142,13 @@ class Sharded:
     def servers(self) -> list[RedisProcess]:
         return self.cluster.servers
 
+    @property
+    def everyone(self) -> list[RedisProcess]:
+        return self.servers
+
+    def masters(self) -> list[RedisProcess]:
+        return [server for server in self.servers if server.running and server.admin("ROLE")[0] == "master"]
+
     def url(self, process: int) -> str:
         return self.cluster.url
 
@@ -106,12 +157,52 @@ class Sharded:
             if not server.running:
                 server.start()
         until(lambda: all("cluster_state:ok" in server.admin("CLUSTER", "INFO") for server in self.servers))
+        until(lambda: len(self._replicas()) == 3)
+
+    def _replicas(self) -> list[RedisProcess]:
+        """Return those that follow a master, and are up to date."""
+        roles = [(server, server.admin("ROLE")) for server in self.servers]
+        return [server for server, role in roles if role[0] == "slave" and role[3] == "connected"]
+
+    def lose_master(self, slot: int) -> None:
+        """kill -9 of a master; it comes back when its replica has taken over."""
+        master = self.cluster.owner(slot)
+        master.kill()
+        until(lambda: self.cluster.owner(slot) is not master)
+        self.heal()
+
+    def fail_over(self, slot: int) -> None:
+        """A replica takes over from its living master."""
+        master = self.cluster.owner(slot)
+        following = [server for server in self._replicas() if int(server.admin("ROLE")[2]) == master.port]
+        if following:
+            following[0].admin("CLUSTER", "FAILOVER")
+            until(lambda: self.cluster.owner(slot) is following[0])
+        self.heal()
+
+    def move_slot(self, slot: int, pause: float) -> None:
+        """A slot goes to another master, key by key; ``pause``: seconds in the middle of it."""
+        source = self.cluster.owner(slot)
+        target = random.Random(slot).choice([server for server in self.masters() if server is not source])
+        here, there = self.cluster.id_of(source), self.cluster.id_of(target)
+        target.admin("CLUSTER", "SETSLOT", slot, "IMPORTING", here)
+        source.admin("CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+        time.sleep(pause)  # in a thread
+        while keys := source.admin("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            source.admin("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for server in (target, source, *(each for each in self.masters() if each not in (source, target))):
+            server.admin("CLUSTER", "SETSLOT", slot, "NODE", there)
+        until(lambda: all(self._owner_at(server, slot) == target.port for server in self.servers))
+
+    def _owner_at(self, server: RedisProcess, slot: int) -> int:
+        for first, last, (_, port, *_rest), *_ in server.admin("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return int(port)
+        return 0
 
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for something that foreign processes do, and tell nobody of."""
-    from ..redis import topologies
-
     topologies.until(condition, "what the run waits for")
 
 

@@ -1,4 +1,4 @@
-"""The layer that every process of a run has: made of what the environment says, with deadlines that make faults short."""
+"""The layer that every process of a run has: as the environment says, with deadlines that make faults short."""
 
 import json
 import os
@@ -18,6 +18,7 @@ TIMEOUTS = Timeouts(
 )
 HISTORY = History(size=2000, seconds=600)
 PATTERN = "log.*"  # groups with history; all others have none
+GROUPS = {"history": ("log.a", "log.b", "log.c"), "plain": ("plain.a", "plain.b", "plain.c")}
 
 
 def settings(url: str, prefix: str) -> dict[str, str]:

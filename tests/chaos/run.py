@@ -16,7 +16,7 @@ from .clients import Client, SocketSender
 from .faults import GIVEN_UP, Planned, commit, make_schedule
 from .field import Field, open_field
 from .judge import Event, Findings, Sent, judge_history, judge_plain
-from .layers import HISTORY, read_position
+from .layers import GROUPS, HISTORY, read_position
 
 CONVERGE = 15.0  # seconds after the last fault in which all must be well again
 
@@ -72,10 +72,18 @@ class Result:
         return "\n".join(lines)
 
 
-GROUPS = {"history": ("log.a", "log.b"), "plain": ("plain.a", "plain.b")}
-MEMBERS = {"history": ("member", "member", "narrow", "follower"), "plain": ("member", "shared", "member")}
+STAYING = {"history": ("member", "member", "narrow", "follower"), "plain": ("member", "shared", "member")}
+VISITING = {"history": ("member", "follower"), "plain": ("member", "shared")}
+"""What members the groups have; the last of each kind has visitors only: it begins anew again and again."""
 WAYS = {"history": ("plain", "keyed", "many", "cancel"), "plain": ("plain", "many", "cancel")}
 PUBLISHERS = ("trio", "asyncio", "sync")
+
+
+def members_of(group: str, kind: str, seed: int) -> list[Client]:
+    """Return the clients of a group."""
+    visited = group == GROUPS[kind][-1]
+    kinds, stays, away = (VISITING[kind], 0.7, 1.0) if visited else (STAYING[kind], 8.0, 0.1)
+    return [Client(each, group, number, seed, stays, away) for number, each in enumerate(kinds)]
 
 
 class Run:
@@ -88,10 +96,7 @@ class Run:
         self.groups = [group for kind in plan.groups for group in GROUPS[kind]]
         self.ledgers: dict[str, dict[Event, Sent]] = {group: {} for group in self.groups}
         self.clients = [
-            Client(kind, group, number, plan.seed, stays=8.0)
-            for of in plan.groups
-            for group in GROUPS[of]
-            for number, kind in enumerate(MEMBERS[of])
+            member for kind in plan.groups for group in GROUPS[kind] for member in members_of(group, kind, plan.seed)
         ]
         self.sockets = [SocketSender("socket", group, plan.pause, plan.seed) for group in self.groups]
         self.timeline: list[tuple[float, str]] = []
@@ -265,10 +270,10 @@ class Run:
         return lines
 
     def _logs(self) -> list[str]:
-        lines = []
-        for log in sorted(self.field.folder.glob("*.log")):
-            lines += [f"{log.name}: {line}" for line in log.read_text(errors="replace").splitlines()[-15:]]
-        return lines
+        """Return the last that each process has said."""
+        said = {log.name: log.read_text(errors="replace") for log in sorted(self.field.folder.glob("*.log"))}
+        said |= {f"redis-{server.port}.log": server.log for server in self.field.topology.everyone}
+        return [f"{name}: {line}" for name, text in said.items() for line in text.splitlines()[-40:]]
 
 
 async def publish_from(
