@@ -64,6 +64,7 @@ class Subscriber:
         self.confirmed: set[Name] = set()
         self._held: Counter[Name] = Counter()  # by how many calls of subscribe() that have succeeded
         self._requests: dict[Name, list[Request]] = {}
+        self._granted: set[Request] = set()  # those whose task has not woken up yet
         self._lost: set[Name] = set()  # the sink has been told so, and not yet that they are back
         self._restored: set[Name] = set()  # it is about to be told
         self._refused: set[Name] = set()  # somebody has been told
@@ -97,6 +98,7 @@ class Subscriber:
             self._want(request)
             with anyio.move_on_after(limit):
                 await request.over.wait()
+            self._granted.discard(request)
             if request.error is not None:
                 raise copy(request.error) from request.error
             if not request.confirmed:
@@ -136,7 +138,11 @@ class Subscriber:
         """Want these no more, whoever wanted them; who still waits for one is told."""
         names = [(self._kind, channel) for channel in channels]
         for name in names:
-            self._fail(name, LayerUnreachable(self.label, f"unsubscribed from {name[1]} before that was confirmed"))
+            error = LayerUnreachable(self.label, f"unsubscribed from {name[1]} before that was confirmed")
+            self._fail(name, error)
+            for request in [request for request in self._granted if name in request.names]:
+                self._take_back(request)
+                request.error = error
         self._leave(names)
 
     def _want(self, request: Request) -> None:
@@ -151,12 +157,20 @@ class Subscriber:
         if not request.missing:
             request.confirmed = True
             self._held.update(request.names)
+            self._granted.add(request)
             request.over.set()
 
-    def _give_up(self, request: Request) -> None:
+    def _take_back(self, request: Request) -> None:
+        """What it was granted it does not hold any more."""
+        self._granted.discard(request)
+        request.confirmed = False
         for name in request.names:
-            if request.confirmed and name in self._held:  # it was cancelled at that very moment
+            if name in self._held:
                 self._held[name] -= 1
+
+    def _give_up(self, request: Request) -> None:
+        if request.confirmed:  # it was cancelled at that very moment
+            self._take_back(request)
         for name in request.missing:
             waiting = self._requests.get(name, [])
             if request in waiting:
