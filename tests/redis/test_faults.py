@@ -310,6 +310,7 @@ async def test_a_password_that_is_changed_while_we_are_connected() -> None:
             assert sink.events == [("lost", "a")]
             redis.admin("CONFIG", "SET", "requirepass", "first")
             redis.password = "first"
+            await until(lambda: server.statistics().connections == 2, "that we are let in")
             await until(lambda: ("restored", "a") in sink.events, "that the subscription is back")
             await works(server)
 
@@ -539,40 +540,7 @@ async def test_a_name_that_nobody_has() -> None:
     await until(lambda: not any(looking in thread.name for thread in threading.enumerate()), "that nobody looks it up")
 
 
-# ---- cut off, and cancelled
-
-
-@pytest.mark.once
-async def test_replies_cut_at_each_byte() -> None:
-    """Whatever part of the answers has come, each caller has its own, or knows that it is unknown."""
-    key = fresh_prefix()
-    with Proxy(shared_server().port) as proxy:
-        async with opened(f"redis://127.0.0.1:{proxy.port}") as server:
-            await server.execute("RPUSH", key, "a", "bc", "")
-            commands: list[tuple[tuple[Any, ...], Any]] = [
-                (("ECHO", "one"), b"one"), (("LRANGE", key, 0, -1), [b"a", b"bc", b""]), (("ECHO", ""), b""),
-                (("LLEN", key), 3), (("GET", f"{key}-not"), None), (("ECHO", "a\r\n+b\r\n"), b"a\r\n+b\r\n"),
-            ]  # fmt: skip
-            length = 9 + 29 + 6 + 4 + 3 + 13
-            unknown: Counter[int] = Counter()
-
-            async def ask(cut: int, command: tuple[Any, ...], expected: Any) -> None:
-                try:
-                    assert await server.execute(*command) == expected
-                except OutcomeUnknown:
-                    unknown[cut] += 1
-
-            for cut in range(1, length + 1):
-                await works(server)
-                proxy.cut_after(cut)
-                async with anyio.create_task_group() as group:
-                    for command, expected in commands:
-                        group.start_soon(ask, cut, command, expected)
-                proxy.resume()
-            assert unknown[1] == len(commands)
-            assert set(unknown.values()) >= {1, 2, 3, 4, 5, 6}
-            await works(server)
-            await server.execute("DEL", key)
+# ---- cancelled
 
 
 def cancel(number: int, dice: random.Random, scopes: list[anyio.CancelScope], tasks: list["asyncio.Task[Any]"]) -> None:
@@ -583,7 +551,7 @@ def cancel(number: int, dice: random.Random, scopes: list[anyio.CancelScope], ta
         scopes[number].cancel()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_callers_are_cancelled_at_random(seed: int, descriptors: None) -> None:
     """Hundreds of commands at once, cancelled whenever, over connections that are cut: each answer is the caller's."""
     dice = random.Random(seed)
@@ -669,7 +637,7 @@ async def test_a_connection_that_is_over_takes_nothing() -> None:
     """What was not written when it broke is not unknown: on a link it goes to the next one, else it is told so."""
     async with opened(shared_server().url) as server:
         await server.execute("PING")
-        for _ in range(20):
+        for _ in range(5):
             pending = Pending(packed("ECHO", "y"), 1, open_wake())
             server.link.outbox.put(pending)
             server.link.drop("it is to be another one")
