@@ -264,6 +264,29 @@ async def test_one_call_that_fails_takes_nothing_from_another(fake: FakeRedis, a
         assert subscriber.wanted == {("", "first")}
 
 
+async def test_a_call_that_fails_leaves_what_another_has_found_in_force(fake: FakeRedis) -> None:
+    async with opened(timeouts=Timeouts(ping_interval=1000)) as subscriber:
+        await subscriber.subscribe(["first"], [])
+        fake.silent = True
+        failing = anyio.CancelScope()
+
+        async def fail() -> None:
+            with failing:
+                await subscriber.subscribe(["shared", "never"], [])
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+            await soon(lambda: subscriber._on_their_way)
+            fake.streams[0].say(push("subscribe", "shared", 2))
+            await soon(lambda: ("", "shared") in subscriber.confirmed)
+            group.start_soon(subscriber.subscribe, ["shared", "last"], [])
+            await soon(lambda: ("", "last") in subscriber._on_their_way)
+            failing.cancel()
+            await soon(lambda: ("", "never") not in subscriber.wanted)
+            fake.streams[0].say(push("subscribe", "last", 3))
+        assert subscriber.wanted == subscriber.confirmed == {("", "first"), ("", "shared"), ("", "last")}
+
+
 async def test_unsubscribed_while_somebody_waits(fake: FakeRedis) -> None:
     async with opened() as subscriber:
         await subscriber.subscribe(["a"], [])

@@ -177,7 +177,10 @@ class Subscriber:
                 waiting.remove(request)
             if not waiting:
                 self._requests.pop(name, None)
-        self._leave([name for name in request.names if self._held[name] <= 0 and name not in self._requests])
+        free = {name for name in request.names if self._held[name] <= 0 and name not in self._requests}
+        if not free.isdisjoint(self.confirmed):  # a call that waits for others may have found it in force
+            free.difference_update(*(other.names for waiting in self._requests.values() for other in waiting))
+        self._leave(free)
 
     def _leave(self, names: Iterable[Name]) -> None:
         left = [name for name in names if name in self.wanted]
