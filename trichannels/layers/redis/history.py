@@ -10,7 +10,7 @@ from ..history import History, Position
 from ..recovery import Missed
 from .names import Native
 from .scripts import Script
-from .server import RUN_ID, RedisServer
+from .server import RedisServer
 
 APPEND, READ = Script.from_file("history_append"), Script.from_file("history_read")
 
@@ -30,9 +30,7 @@ class RedisHistory:
 
     async def append(self, group: str, sealed: bytes, history: History, key: str | None) -> Position:
         """Give an event its position and publish it; of several with one key, only the first."""
-        arguments = append_arguments(
-            sealed, history, RUN_ID, self._names.events(group), self._server.publish_command, key
-        )
+        arguments = append_arguments(sealed, history, self._names.events(group), self._server.publish_command, key)
         answer = await self._server.run(APPEND, append_keys(self._names, group, key), arguments)
         return position_of(answer)
 
@@ -63,7 +61,7 @@ class RedisHistory:
         self, group: str, history: History, since: Position | None, most: int
     ) -> tuple[Position, list[tuple[Position, bytes]]]:
         epoch, offset = (since.epoch, since.offset) if since is not None else ("", 0)
-        arguments = [RUN_ID, secrets.token_hex(8), _memory_of(history), epoch, offset, most, min(PAGE, max(most, 1))]
+        arguments = [secrets.token_hex(8), _memory_of(history), epoch, offset, most, min(PAGE, max(most, 1))]
         answer = await self._server.run(READ, self._keys(group), arguments)
         top, flat = position_of(answer), answer[2]
         return top, [(Position(flat[at], top.epoch), flat[at + 1]) for at in range(0, len(flat), 2)]
@@ -87,11 +85,9 @@ def append_keys(names: Native, group: str, key: str | None) -> list[str]:
     return [meta, log, meta if key is None else names.key(group, f"once:{key}")]
 
 
-def append_arguments(
-    sealed: bytes, history: History, run_id: Any, channel: str, publish_command: str, key: str | None
-) -> list[Any]:
-    """Return the arguments of the script that appends; an empty ``run_id`` has it ask the server."""
+def append_arguments(sealed: bytes, history: History, channel: str, publish_command: str, key: str | None) -> list[Any]:
+    """Return the arguments of the script that appends."""
     return [
-        sealed, history.size, int(history.seconds * 1000) or 1, _memory_of(history), run_id, secrets.token_hex(8),
+        sealed, history.size, int(history.seconds * 1000) or 1, _memory_of(history), secrets.token_hex(8),
         channel, publish_command, "0" if key is None else "1",
     ]  # fmt: skip

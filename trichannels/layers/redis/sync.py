@@ -121,7 +121,7 @@ class SyncChannelLayer:
         if isinstance(self.wire, Native) and history is not None:
             client, channel = self._client(group), self.wire.events(group)
             keys = append_keys(self.wire, group, idempotency_key)
-            arguments = append_arguments(sealed, history, "", channel, client.publish_command, idempotency_key)
+            arguments = append_arguments(sealed, history, channel, client.publish_command, idempotency_key)
             return position_of(client.script(APPEND, keys, arguments))
         if idempotency_key is not None:
             raise InvalidChannelLayerError(f"group_send({group!r}, idempotency_key=…): the group has no history")
