@@ -34,7 +34,14 @@ class QueueLayer(InMemoryChannelLayer):
     """A layer whose named channels are on Redis, and all else in memory."""
 
     def __init__(
-        self, *, url: str, prefix: str | None = None, claim: float = 30, poll: float = 0.2, timeout: float = 5, **options: Any
+        self,
+        *,
+        url: str,
+        prefix: str | None = None,
+        claim: float = 30,
+        poll: float = 0.2,
+        timeout: float = 5,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.url, self.claim, self.poll, self.timeout = url, claim, poll, timeout

@@ -270,12 +270,15 @@ class MemoryJobQueue:
     def __init__(self, queue: MemoryQueue) -> None:
         self.channel, self._queue = queue.channel, queue
         self._mine: dict[str, Record] = {}
+        self._left = False
 
     def __repr__(self) -> str:
         return f"<MemoryJobQueue with {len(self._mine)} jobs of {self._queue!r}>"
 
     async def fetch(self, most: int) -> list[Job]:
         await checkpoint()
+        if self._left:
+            raise LayerClosed("this queue")
         while not (claimed := self._queue.claim(most)):
             await self._queue.arrived()
         self._mine.update((record.id, record) for record in claimed)
@@ -337,7 +340,8 @@ class MemoryJobQueue:
         return self._queue.depth()
 
     def leave(self) -> None:
-        """Give back whatever was not settled."""
+        """Give back whatever was not settled, and take no more."""
+        self._left = True
         for record in reversed(self._mine.values()):
             self._queue.put_back(record)
         self._mine.clear()

@@ -175,9 +175,9 @@ class RedisQueue:
             self._away = False
             log.info("jobs of %r are fetched again", self.channel)
 
-    def close(self, layer: str) -> None:
-        """The layer has closed: whoever waits for jobs gets :class:`LayerClosed`."""
-        self._closed = layer
+    def close(self, what: str) -> None:
+        """The layer has closed, or the queue's block has ended: whoever waits for jobs gets :class:`LayerClosed`."""
+        self._closed = what
         self.bell.ring()
 
     # ---- settling
@@ -311,5 +311,6 @@ async def open_redis_queue(queue: RedisQueue) -> AsyncIterator[RedisQueue]:
         try:
             yield queue
         finally:
+            queue.close("this queue")
             nursery.cancel_scope.cancel()
             await queue.leave()

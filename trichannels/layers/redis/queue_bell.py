@@ -67,9 +67,9 @@ class Bell:
 
     async def _asked(self, patience: float) -> bool:
         """Wait until somebody wants news; False if nobody does for so many seconds."""
-        if not (self._waiting and self._after):
-            self._wanted = anyio.Event()
-            with anyio.move_on_after(patience):
+        with anyio.move_on_after(patience):
+            while not (self._waiting and self._after):  # who has asked may have gone again
+                self._wanted = anyio.Event()
                 await self._wanted.wait()
         return bool(self._waiting and self._after)
 

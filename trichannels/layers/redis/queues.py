@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from typing import Any, Protocol
 
 import anyio
@@ -55,6 +56,7 @@ class RedisQueues:
         self._layer, self._names, self._server_of, self._decode = layer, names, server_of, decode
         self._token, self._claim, self._poll = token, claim, poll
         self._received: dict[str, Received] = {}  # without a worker
+        self._numbers = count()
         self._worked: set[RedisQueue] = set()
 
     def __repr__(self) -> str:
@@ -102,7 +104,8 @@ class RedisQueues:
         """
         received = self._received.get(channel)
         if received is None:
-            received = self._received[channel] = Received(self._queue(channel, f"receive.{self._token}"))
+            consumer = f"receive.{self._token}.{next(self._numbers)}"  # the one before may not have left yet
+            received = self._received[channel] = Received(self._queue(channel, consumer))
             self._layer.start_soon(self._listen, received)
         received.readers += 1
         try:

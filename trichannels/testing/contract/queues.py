@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from ...exceptions import BadEvent, ChannelFull, InvalidName
+from ...exceptions import BadEvent, ChannelFull, InvalidName, LayerClosed
 from ...layers.base import ChannelLayer
 from ...layers.queues import Job, JobQueue, QueueStatistics
 from .base import ContractBase, mailbox, message
@@ -197,6 +197,14 @@ class QueuesContract(ContractBase):
                 again = await self.fetched(queue, 10)
                 assert sorted(numbers(again)) == [0, 2]
                 assert [job.deliveries for job in again] == [1, 1]
+
+    async def test_nothing_is_fetched_after_the_block(self) -> None:
+        async with self.opened() as layer:
+            async with layer.open_queue(WORK) as queue:
+                await layer.send(WORK, message(1))
+            with pytest.raises(LayerClosed), anyio.fail_after(self.patience):
+                await queue.fetch(1)
+            assert await self.received(layer, WORK) == message(1)
 
     async def test_only_who_has_a_job_may_retry_or_bury_it(self) -> None:
         async with self.worked() as (peer, queue):
