@@ -250,6 +250,7 @@ def test_labels_are_urls_that_can_be_read_again() -> None:
         ([{"host": "h", "db": True}], r"hosts\[0\] has a database"),
         ([{"host": "h", "db": 1.5}], r"hosts\[0\] has a database"),
         ([{"host": "h", "password": ["x"]}], r"hosts\[0\] has a password"),
+        ([{"host": "h", "password": b"\xff"}], r"hosts\[0\] has a password that is not UTF-8"),
         ([{"host": "h", "ssl_ca_certs": 7}], r"hosts\[0\].* TLS file"),
         ([{"path": 7}], r"hosts\[0\] has a path"),
     ],

@@ -274,7 +274,10 @@ def _with_options(endpoint: Endpoint, options: Mapping[Any, Any], where: str) ->
 def _credential(name: str, value: object, where: str) -> str | None:
     """Return a user or password; an empty one is none, as redis-py has it."""
     if isinstance(value, bytes):
-        value = value.decode()
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            _refuse(where, f"has a {name} that is not UTF-8")
     if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
         _refuse(where, f"has a {name} that is no text")
     return None if value is None or value == "" else str(value)

@@ -37,6 +37,7 @@ ADVICE = {
     "ERR invalid DB index": "the server has no database of this number",
     "ERR SELECT is not allowed": "a cluster has only the database 0",
     "READONLY": "this server is a replica: name its master, or its sentinels",
+    "MOVED": "this server is a cluster's: redis+cluster://host:port",
     "OOM": "the server is at its maxmemory",
     "LOADING": "the server has just started",
     "MISCONF": "the server cannot save to its disk",
