@@ -239,6 +239,24 @@ async def test_a_server_that_loads_its_data() -> None:
                 assert await server.execute("DBSIZE", timeout=20) == 1000
 
 
+@pytest.mark.once
+async def test_ten_thousand_subscriptions_come_back() -> None:
+    channels = [f"channel-{number}" for number in range(10_000)]
+    sink = Told()
+    with RedisProcess() as redis:
+        async with opened(redis.url, sink, Timeouts(backoff_first=0.01, backoff_most=0.1)) as server:
+            async with anyio.create_task_group() as group:
+                for start in range(0, 10_000, 10):
+                    group.start_soon(server.subscribe, channels[start : start + 10])
+            await in_thread(redis.restart)
+            await until(lambda: sink.times("restored") == 10_000, "that all are back")
+            assert Counter(sink.events) == Counter((what, each) for what in ("lost", "restored") for each in channels)
+            assert set(redis.admin("PUBSUB", "CHANNELS")) == set(channels)
+            server.unsubscribe(channels[1:])
+            await until(lambda: redis.admin("PUBSUB", "CHANNELS") == channels[:1], "that the others are left")
+            assert server.subscriber.wanted == server.subscriber.confirmed == {("", channels[0])}
+
+
 # ---- refusals
 
 
