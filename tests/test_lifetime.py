@@ -122,6 +122,23 @@ class Crowd(Room):
         return message["type"] if message["type"].startswith("chat") else None
 
 
+class Present(Room):
+    """Says who is there, also when it is too late."""
+
+    async def do_track(self) -> None:
+        await self.track("room", "me", {"tab": 1})
+        await self.untrack("room", "me")
+        await self.track("room", "me")
+
+    async def presence_diff(self, event: Event) -> None:
+        await self.send("diff")
+
+    async def disconnect(self, code: int) -> None:
+        with pytest.raises(ConnectionClosed):
+            await self.track("room", "late")
+        await super().disconnect(code)
+
+
 class Cut(Room):
     """Is disconnected when it is too slow."""
 
@@ -375,6 +392,7 @@ SCENARIOS: dict[str, Callable[[str], Run]] = {
     "alone": partial(Run, Alone, []),
     "slow elsewhere": partial(Run, Slow, ["nap", "say", "ask", "say"]),
     "blocking": partial(Run, Blocking, ["say"]),
+    "present": partial(Run, Present, ["track", "say"]),
     "silent": partial(Run, Silent, ["say", "leave"]),
     "page": partial(Run, Page, []),
 }

@@ -414,6 +414,7 @@ class Instance:
                 self._handled += 1
                 if from_layer:
                     self._hold_back(-1)
+                    self._position = None
             if not self._handled % BURST:
                 await checkpoint()
 

@@ -25,6 +25,7 @@ from trichannels.generic.websocket import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
+from trichannels.layers.history import Position, Recovery
 from trichannels.layers.memory import InMemoryChannelLayer
 
 from ..sockets import OurTransport, connected, socket_to
@@ -376,10 +377,10 @@ async def test_a_socket_that_leaves_before_connect_begins_gets_no_disconnect(mad
         yield from ()
 
     class Slow(InMemoryChannelLayer):
-        async def group_add(self, group: str, channel: str) -> None:
+        async def join(self, group: str, channel: str, since: Position | None = None) -> Recovery:
             await socket.send_input({"type": "websocket.disconnect", "code": 1001})
             await anyio.wait_all_tasks_blocked()
-            await super().group_add(group, channel)
+            return await super().join(group, channel, since)
 
     async with Slow() as layer:
         socket = socket_to(made(connect=noted, disconnect=noted, groups=["tea"]), layer=layer)

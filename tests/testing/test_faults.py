@@ -22,7 +22,8 @@ class TestWithoutFaults(LayerContract):
         return FaultyLayer(InMemoryChannelLayer())
 
     def configured(self, **options: Any) -> ChannelLayer:
-        return FaultyLayer(InMemoryChannelLayer(**options))
+        histories = options.pop("histories", None)
+        return FaultyLayer(InMemoryChannelLayer(**options, history=histories))
 
 
 class TestTwoViews(LayerContract):
