@@ -19,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from trichannels.cli import OPTIONS, main
+from trichannels.cli import DEAD, OPTIONS, QUEUE, WORKER, main
 from trichannels.server.command import ServeCommand
 from trichannels.server.config import ServerConfig
 
@@ -151,8 +151,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_names_the_commands_and_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, expected in (
-        (["--help"], ["serve", "demo", "--version"]),
+        (["--help"], ["serve", "worker", "dead", "demo", "--version"]),
         (["serve", "--help"], ["MODULE:APP", *(flag for options in OPTIONS.values() for flag in options)]),
+        (["worker", "--help"], ["MODULE:APP", "CHANNEL", *WORKER, *QUEUE]),
+        (["dead", "--help"], ["MODULE:APP", "CHANNEL", *DEAD, *QUEUE]),
         (["demo", "--help"], ["--bind"]),
     ):
         with pytest.raises(SystemExit) as ended:
