@@ -6,7 +6,7 @@ It publishes what the layer's processes hear. It receives nothing, but for the a
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -35,6 +35,12 @@ NAMES = (
     "serializer", "history", "wire", "timeout",
 )  # fmt: skip
 NO_RETRY = {"retry": Retry(NoBackoff(), 0), "retry_on_error": []}  # what was sent once must not be sent twice
+NO_CLUSTER_RETRY: dict[str, Any] = {"retry": Retry(NoBackoff(), 0)}
+if int(redis.__version__.partition(".")[0]) < 6:
+    NO_CLUSTER_RETRY["cluster_error_retry_attempts"] = 0
+FAILURES = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
+NOTHING_SENT = (redis.sentinel.MasterNotFoundError, redis.exceptions.RedisClusterException)
+LOOK_EVERY = 1.0  # seconds after which the sentinels are asked again whether their master is another
 
 
 class SyncChannelLayer:
@@ -188,6 +194,7 @@ class _Client:
     def __init__(self, target: Target, timeout: float) -> None:
         self._target, self._timeout = target, timeout
         self._made: Any = None
+        self._looked = 0.0
         self.publish_command = "SPUBLISH" if isinstance(target, Cluster) else "PUBLISH"
 
     def __repr__(self) -> str:
@@ -196,8 +203,16 @@ class _Client:
     @property
     def _client(self) -> Any:
         if self._made is None:
-            with self._translated():
-                self._made = _connect(self._target, self._timeout)
+            try:
+                with self._translated():
+                    self._made = _connect(self._target, self._timeout)
+            except OutcomeUnknown as error:
+                raise LayerUnreachable(error.where, error.problem) from error
+        elif isinstance(self._target, Sentinels) and time.monotonic() > self._looked + LOOK_EVERY:
+            # A master that was replaced may go on for a while, and a replica takes what is published: neither tells us.
+            self._looked = time.monotonic()
+            with suppress(*FAILURES):  # whoever cannot be asked has nothing new
+                self._made.connection_pool.get_master_address()  # which leaves the connections to another one
         return self._made
 
     def close(self) -> None:
@@ -260,7 +275,7 @@ class _Client:
             yield
         except redis.exceptions.ResponseError as error:
             raise LayerRefused(self._target.label, str(error)) from error
-        except (redis.exceptions.RedisError, OSError) as error:
+        except FAILURES as error:
             raise _unreachable(self._target.label, error) from error
 
 
@@ -268,8 +283,7 @@ def _unreachable(label: str, error: BaseException) -> LayerUnreachable:
     """Say whether anything can have been done: not if there was no connection at all."""
     text = str(error)
     refused = isinstance(error.__cause__ or error.__context__, ConnectionRefusedError) or "onnecting" in text
-    missing = isinstance(error, redis.sentinel.MasterNotFoundError)
-    return (LayerUnreachable if refused or missing else OutcomeUnknown)(label, text)
+    return (LayerUnreachable if refused or isinstance(error, NOTHING_SENT) else OutcomeUnknown)(label, text)
 
 
 def _connect(target: Target, timeout: float) -> Any:
@@ -280,22 +294,51 @@ def _connect(target: Target, timeout: float) -> Any:
             for each in target.endpoints
         ]
         return redis.cluster.RedisCluster(
-            startup_nodes=nodes, socket_timeout=timeout, socket_connect_timeout=timeout, **_credentials(first)
-        )
+            startup_nodes=nodes, socket_timeout=timeout, socket_connect_timeout=timeout, **_credentials(first),
+            **NO_CLUSTER_RETRY,
+        )  # fmt: skip
     if isinstance(target, Sentinels):
         sentinel = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]
             [(each.host, each.port) for each in target.endpoints],
-            sentinel_kwargs={"socket_timeout": timeout, **_credentials(target.endpoints[0])},
+            sentinel_kwargs={
+                "socket_timeout": timeout,
+                "socket_connect_timeout": timeout,
+                **_credentials(target.endpoints[0]),
+                **NO_RETRY,
+            },
         )
         return sentinel.master_for(  # type: ignore[no-untyped-call]
             target.master_name, socket_timeout=timeout, socket_connect_timeout=timeout, db=target.master.database,
-            **_credentials(target.master), **NO_RETRY,
+            connection_class=_SecureMasterConnection if target.master.tls is not None else _MasterConnection,
+            **_without_ssl(_credentials(target.master)), **NO_RETRY,
         )  # fmt: skip
     endpoint = target.endpoint
     common = {"db": endpoint.database, "socket_timeout": timeout, **_credentials(endpoint), **NO_RETRY}
     if endpoint.path is not None:
         return redis.Redis(unix_socket_path=endpoint.path, **common)
     return redis.Redis(endpoint.host, endpoint.port, socket_connect_timeout=timeout, **common)
+
+
+def _without_ssl(credentials: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in credentials.items() if name != "ssl"}
+
+
+class _MasterConnection(redis.sentinel.SentinelManagedConnection):
+    """A connection to the master that sentinels name, and to no server that is none: a replica, too, can be published
+    to, and nobody would hear it.
+    """
+
+    def connect_to(self, address: tuple[str, int]) -> None:
+        super().connect_to(address)  # type: ignore[no-untyped-call]
+        self.send_command("ROLE", check_health=False)  # type: ignore[no-untyped-call]
+        role = self.read_response()
+        if role[0] not in (b"master", "master"):
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.exceptions.ConnectionError(f"connecting: {address[0]}:{address[1]} is no master any more")
+
+
+class _SecureMasterConnection(_MasterConnection, redis.sentinel.SentinelManagedSSLConnection):
+    """The same over TLS."""
 
 
 def _credentials(endpoint: Endpoint) -> dict[str, Any]:
