@@ -85,7 +85,7 @@ class Watched:
     proxies: list[Proxy] = []  # noqa: RUF012 - there are none: a sentinel tells everybody the same address
 
     def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
-        self.trio = SentinelTrio(stack, version, down_after=300)
+        self.trio = SentinelTrio(stack, version, down_after=1000)
 
     @property
     def servers(self) -> list[RedisProcess]:

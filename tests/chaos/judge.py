@@ -170,7 +170,8 @@ class _Member:
         if self.places.setdefault(position, event) != event:
             findings.blame("forked", f"{where}: {event} at {position}, where others saw {self.places[position]}")
         before = self.reached
-        if self._again(event, position, where):
+        if self._again(event, position, where) and before is not None and position.epoch == before.epoch:
+            self.reached = max(before, position, key=lambda place: place.offset)
             return
         if self.refused is not None:
             # Only now: of a new history, the group may not have been told yet where the join has seen it.
