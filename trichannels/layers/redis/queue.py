@@ -142,12 +142,14 @@ class RedisQueue:
         answer = await self._server.run(
             FETCH,
             [self.keys.jobs, self.keys.delayed],
-            [self.consumer, most, _milliseconds(self.claim), self._cursor, int(own), *self._held],
+            [self.consumer, most, _milliseconds(self.claim), self._cursor, int(own), *(self._held if own else ())],
         )
         self._doubtful = False
         entries, cursor, wait, newest = answer
         self._cursor = cursor.decode()
-        jobs = [self._job(entry, deliveries, fields) for entry, deliveries, fields in entries]
+        # What is here already can be handed out once more: our loop stood still, and did not renew its claim.
+        new = [entry for entry in entries if entry[0].decode() not in self._held]
+        jobs = [self._job(entry, deliveries, fields) for entry, deliveries, fields in new]
         self._held.update((job.receipt, job) for job in jobs)
         return jobs, newest.decode(), inf if wait < 0 else wait / 1000
 

@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 jobs, 2 delayed (see queue_put)
 -- ARGV: 1 consumer, 2 how many at most, 3 milliseconds without renewal after which a worker is taken for dead,
---       4 where in the pending entries to look on, 5 "1" to look for lost ones of its own, 6... entries that it knows of
+--       4 where in the pending entries to look on, 5 "1" to look for lost ones of its own, 6... entries that it knows of then
 -- Returns jobs as {entry, deliveries in this stream, fields}, where to look on, ms until the next delayed one is due
 -- (-1: there is none), and the newest entry that was ever handed out ("" if there are jobs).
 
