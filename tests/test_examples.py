@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from examples import chat, embedded
+from examples import chat, embedded, thumbnails
 from trichannels.testing.websocket import WebsocketCommunicator
 
 
@@ -22,6 +22,15 @@ async def test_chat() -> None:
         assert await ada.receive_json_from() == {"text": "hello"}
         assert await grace.receive_json_from() == {"text": "hello"}
         assert await stranger.receive_nothing()
+
+
+async def test_thumbnails() -> None:
+    async with (
+        thumbnails.application.opened(),
+        WebsocketCommunicator(thumbnails.application, "/gallery/") as socket,
+    ):
+        await socket.send_json_to({"picture": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]})
+        assert await socket.receive_json_from() == {"thumbnail": [[1, 3], [7, 9]]}
 
 
 @pytest.mark.server
