@@ -1,19 +1,17 @@
 """A chat with rooms: who is here, who is typing, and every message in every tab at once.
 
-Nobody keeps a list of members. Who enters tells the group; each member answers the newcomer directly, on its
-channel; who leaves says so in ``disconnect()``, which runs however the socket ended. The application itself is
-the last line; ``trichannels demo`` serves it.
+Who is here is the layer's presence: a tab is tracked when it enters, and gone with its socket, however that ended. The
+application itself is the last line; ``trichannels demo`` serves it.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from ..exceptions import ChannelFull
 from ..generic.websocket import AsyncJsonWebsocketConsumer
 from ..layers.memory import InMemoryChannelLayer
+from ..layers.presence import Roster, Step
 from ..routing import ProtocolTypeRouter, URLRouter, re_path
 from .pages import FILES, Door, Missing, Page
 from .requests import Enter, Refused, Request, Say, Typing, clean_name, clean_text, parse
@@ -29,10 +27,6 @@ class Chat(AsyncJsonWebsocketConsumer):
         self.member = token_hex(6)
         self.group = f"chat.{self.scope['url_route']['kwargs']['room']}"
         await self.accept()
-
-    async def disconnect(self, code: int) -> None:
-        if self.name:
-            await self.tell({"type": "member.left", **self.card})
 
     # What the page asks for.
 
@@ -59,24 +53,41 @@ class Chat(AsyncJsonWebsocketConsumer):
         if self.name:
             raise Refused("You are in already; leave first to come back under another name.")
         self.name = name
-        await self.join(self.group)  # left by itself when the socket ends
+        await self.join(self.group)  # left by itself when the socket ends, as is the presence
+        await self.track(self.group, self.member, {"name": name})
         await self.send_json({"kind": "welcome", **self.card})
-        await self.tell({"type": "member.entered", **self.card, "answer": self.channel_name})
+        await self.look_around()
+
+    async def look_around(self) -> None:
+        """Show who is here; whoever comes and goes from now on is told by diffs."""
+        self.roster = Roster(await self.channel_layer.presence(self.group))
+        await self.show("entered", self.card)
+        for member, cards in self.roster.members.items():
+            if member != self.member:
+                await self.show("here", {"member": member, **cards[0]})
 
     # What happens in the room: each of these is an event from the layer.
 
-    async def member_entered(self, event: Mapping[str, Any]) -> None:
-        await self.show("entered", event)
-        if event["member"] != self.member:
-            # A crowd may answer faster than the newcomer reads: it will do without the rest of us.
-            with suppress(ChannelFull):
-                await self.channel_layer.send(event["answer"], {"type": "member.here", **self.card})
+    async def presence_diff(self, event: Mapping[str, Any]) -> None:
+        before = dict(self.roster.members)
+        match self.roster.apply(event):
+            case Step.APPLIED:
+                await self.tell_apart(before)
+            case Step.GAP:
+                await self.layer_resync(event)
 
-    async def member_here(self, event: Mapping[str, Any]) -> None:
-        await self.show("here", event)
+    async def layer_resync(self, event: Mapping[str, Any]) -> None:
+        """Something may be missing: look who is here now."""
+        before = self.roster.members
+        self.roster = Roster(await self.channel_layer.presence(self.group))
+        await self.tell_apart(before)
 
-    async def member_left(self, event: Mapping[str, Any]) -> None:
-        await self.show("left", event)
+    async def tell_apart(self, before: Mapping[str, list[Any]]) -> None:
+        """Show who has left and who has entered since ``before``."""
+        now = self.roster.members
+        for kind, one, other in (("left", before, now), ("entered", now, before)):
+            for member in one.keys() - other.keys() - {self.member}:
+                await self.show(kind, {"member": member, **one[member][0]})
 
     async def member_typing(self, event: Mapping[str, Any]) -> None:
         if event["member"] != self.member:
