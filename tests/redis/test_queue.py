@@ -620,10 +620,8 @@ class Tasks(AsyncConsumer):
         await anyio.sleep(event["seconds"])
         client.hincrby("tally", "waited")
 
-layer = RedisChannelLayer(url=os.environ["REDIS_URL"], capacity=10_000)
-if "CLAIM" in os.environ:
-    from trichannels.layers.redis import queues
-    queues.RedisQueues.__init__.__kwdefaults__.update(claim=float(os.environ["CLAIM"]), poll=0.1)
+claim = float(os.environ.get("CLAIM", "30"))
+layer = RedisChannelLayer(url=os.environ["REDIS_URL"], capacity=10_000, queue_claim=claim)
 application = ProtocolTypeRouter({"channel": ChannelNameRouter({"work": Tasks.as_asgi()})}, layers={"default": layer})
 """
 

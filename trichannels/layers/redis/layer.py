@@ -26,6 +26,7 @@ from ..base import require_channel_name, require_delay, require_group_name, requ
 from ..boarded import BoardedLayer
 from ..history import History, Position, Recovery
 from ..postponed import Postponed
+from ..presence import require_seconds
 from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
@@ -34,6 +35,7 @@ from .hub import Hub
 from .names import JOIN, LEAVE, Native, PubSubCompatible
 from .options import Buffer, check_files, check_names, escaped, serializer_of, targets_of, wire_of
 from .presence import RedisPresence
+from .queue import CLAIM
 from .queues import RedisQueues
 from .refusals import passing
 from .server import Bounds, Command, RedisServer, Timeouts, open_server
@@ -43,7 +45,7 @@ log = logging.getLogger("trichannels.layers.redis")
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
     "serializer_format", "serializer", "history", "wire", "unreachable", "timeout", "timeouts", "bounds",
-    "buffer_bytes", "presence_linger", "presence_lease",
+    "buffer_bytes", "presence_linger", "presence_lease", "queue_claim",
 )  # fmt: skip
 
 
@@ -59,8 +61,10 @@ class RedisChannelLayer(BoardedLayer):
     ``history``: group patterns to :class:`History`. ``unreachable``: ``"fail"``, or a :class:`Buffer` in which
     ``group_send`` keeps events while the server is away. ``timeout``: seconds within which an operation succeeds or
     raises :class:`LayerUnreachable`; ``timeouts`` says more exactly how long each connection waits, and ``bounds`` how
-    much may be under way to a server before senders wait. ``wire="channels_redis.pubsub"`` speaks with processes that
-    still run ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work queues.
+    much may be under way to a server before senders wait. ``queue_claim``: seconds after which a worker that does not
+    renew its claims is taken for dead, and its jobs are handed out again. ``wire="channels_redis.pubsub"`` speaks with
+    processes that still run ``channels_redis.pubsub`` 4.3: groups and direct sends, without history, presence and work
+    queues.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class RedisChannelLayer(BoardedLayer):
         bounds: Bounds | None = None,
         presence_linger: float = 0,
         presence_lease: float = 30,
+        queue_claim: float = CLAIM,
         buffer_bytes: int = 64 * 1024 * 1024,
         **unknown: Any,
     ) -> None:
@@ -105,6 +110,7 @@ class RedisChannelLayer(BoardedLayer):
             raise InvalidChannelLayerError(f"unreachable must be 'fail' or a Buffer(…), not {unreachable!r}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
             raise InvalidChannelLayerError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        self.queue_claim = require_seconds("queue_claim", queue_claim, least=0.1)
         self.targets = targets_of(hosts, url)
         self.wire = wire_of(wire, prefix, history)
         self.timeouts = timeouts or Timeouts(connect=timeout, reply=timeout)
@@ -145,7 +151,9 @@ class RedisChannelLayer(BoardedLayer):
             self.start_soon(hub.check_histories)
         self._postponed = Postponed(self)
         if isinstance(self.wire, Native):
-            self._queues = RedisQueues(self, self.wire, hub.server_of, self.serializer.decode, board.token)
+            self._queues = RedisQueues(
+                self, self.wire, hub.server_of, self.serializer.decode, board.token, claim=self.queue_claim
+            )
             self._people = self._presence = RedisPresence(
                 hub.server_of, self.wire, token=board.token, serializer=self.serializer, lease=self.presence_lease,
                 linger=self.presence_linger, start_soon=self.start_soon, timeout=self.timeout,
