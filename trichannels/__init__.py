@@ -5,8 +5,8 @@ The package is laid out in floors; a file imports only from the floors below its
 
 1. ``exceptions``, ``seam``
 2. ``bridge``, ``events``, ``inbox``, ``nursery``, ``layers.base``, ``layers.serializers``
-3. ``protocol``, ``routing``, ``middleware``, ``security.websocket``
-4. ``instance``, ``layers.memory``
+3. ``protocol``, ``routing``, ``middleware``, ``worker``, ``security.websocket``
+4. ``instance``, ``layers.memory``, ``layers.redis``
 5. ``layers`` (lazy: ``get_channel_layer``, ``InMemoryChannelLayer``)
 6. ``consumer``, ``server``
 7. ``generic``

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .history import History, Position, Recovery
     from .memory import InMemoryChannelLayer
     from .presence import Presence, Roster, Step
+    from .queues import Retry
     from .registry import get_channel_layer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Position",
     "Presence",
     "Recovery",
+    "Retry",
     "Roster",
     "Step",
     "Subscription",
@@ -35,6 +37,7 @@ _HOMES = {
     "Position": ".history",
     "Presence": ".presence",
     "Recovery": ".history",
+    "Retry": ".queues",
     "Roster": ".presence",
     "Step": ".presence",
     "Subscription": ".base",
