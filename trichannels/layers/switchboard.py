@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 
 from ..exceptions import ChannelFull, LayerClosed
-from ..inbox import Envelope, Ledger, Mailbox
+from ..inbox import Envelope, Ledger, Mailbox, Place
 from ..seam import breathe
 from .history import Position
 from .serializers import Message
@@ -71,12 +71,13 @@ class Newcomer:
     def __init__(self, member: Deliverable, after: Position) -> None:
         self.member, self.after = member, after
 
+    def has(self, position: Place | None) -> bool:
+        """Say whether the member came in behind that place."""
+        return position is not None and position.epoch == self.after.epoch and position.offset <= self.after.offset
+
     def deliver(self, envelope: Envelope) -> bool:
         """Pass on what is newer."""
-        position, after = envelope.position, self.after
-        if position is not None and position.epoch == after.epoch and position.offset <= after.offset:
-            return False
-        return self.member.deliver(envelope)
+        return not self.has(envelope.position) and self.member.deliver(envelope)
 
 
 class Queue(Protocol):

@@ -163,11 +163,14 @@ class GroupFeed:
         self._deliveries.enqueue(self, delivery)
 
     def doubt(self) -> bool:
-        """Events may be missing; True if the history has to be read. Without a history, that is told."""
+        """Events may be missing; True if the history has to be read. Without a history, that is told.
+
+        While it begins, the history is being read, and will be once more.
+        """
         if self.tracker is None:
             self.put(GAP)
             return False
-        return self.in_force and self.tracker.doubt()
+        return self.tracker.doubt() and self.in_force
 
     async def heal(self) -> None:
         """Close the gap that was found. A task of the layer runs it; while the server is away, it tries on."""

@@ -14,7 +14,7 @@ from ...seam import loop_clock
 from ..base import is_reserved
 from ..history import History, Position
 from ..serializers import Encrypted, Message, Serializer
-from ..switchboard import Switchboard
+from ..switchboard import Newcomer, Switchboard
 from .feed import GAP, Delivery, Gap, GroupFeed, Unreadable
 from .history import RedisHistory
 from .names import ANSWER, JOIN, LEAVE, MESSAGE, PRESENCE, Letter, Native, PubSubCompatible, read_letter, shard_of
@@ -219,7 +219,7 @@ class Hub:
 
     def _concerned(self, channels: Collection[str]) -> list[GroupFeed]:
         found = (self._feeds_by_channel.get(channel) for channel in channels)
-        return [feed for feed in found if feed is not None and feed.in_force]
+        return [feed for feed in found if feed is not None and not feed.failed]
 
     # ---- the line of deliveries
 
@@ -261,9 +261,9 @@ class Hub:
                 self.board.ledger.dropped_bytes += envelope.size
 
     def _tell_of_gap(self, group: str, position: Place | None) -> None:
-        for channel in tuple(self.board.groups.get(group, ())):
+        for channel, member in tuple(self.board.groups.get(group, {}).items()):
             mailbox = self.board.mailboxes.get(channel)
-            if mailbox is not None:
+            if mailbox is not None and not (isinstance(member, Newcomer) and member.has(position)):
                 mailbox.resync(group, position)
 
     # ---- the tail of histories
