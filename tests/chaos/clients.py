@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected
+from wsproto.utilities import LocalProtocolError
 
 from trichannels.layers.history import Position
 from trichannels.testing.client import open_client
@@ -16,7 +17,7 @@ from .judge import Closed, Event, Got, Item, Joined, Sent, Told
 from .layers import read_position
 
 CONNECTING = 3.0
-AWAY = (OSError, trio.TooSlowError, ConnectionRejected, ConnectionClosed, trio.BrokenResourceError)
+AWAY = (OSError, trio.TooSlowError, ConnectionRejected, ConnectionClosed, trio.BrokenResourceError, LocalProtocolError)
 
 
 class Client:

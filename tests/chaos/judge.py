@@ -99,12 +99,15 @@ class Findings:
         return not any(self.counts[what] for what in MUST_BE_ZERO) and not self.problems
 
 
-def judge_history(streams: Streams, ledger: Ledger, limit: int) -> Findings:
-    """Judge the members of one group with history, of which ``limit`` events can be recovered at most."""
+def judge_history(streams: Streams, ledger: Ledger, limit: int, *, two_masters: bool = False) -> Findings:
+    """Judge the members of one group with history, of which ``limit`` events can be recovered at most.
+
+    ``two_masters``: there may have been two at once, each with a history that goes on, and members went to and fro.
+    """
     findings = Findings()
     places: dict[Position, Event] = {}
     for name, stream in streams.items():
-        _Member(name, ledger, limit, findings, places).read(stream)
+        _Member(name, ledger, limit, findings, places, two_masters).read(stream)
     _compare(places, ledger, findings)
     return findings
 
@@ -113,8 +116,10 @@ class _Member:
     """One client on its way through a history."""
 
     def __init__(
-        self, name: str, ledger: Ledger, limit: int, findings: Findings, places: dict[Position, Event]
-    ) -> None:
+        self, name: str, ledger: Ledger, limit: int, findings: Findings, places: dict[Position, Event],
+        two_masters: bool,
+    ) -> None:  # fmt: skip
+        self.two_masters = two_masters
         self.name, self.ledger, self.limit, self.findings, self.places = name, ledger, limit, findings, places
         self.taken = {sent.position for sent in ledger.values() if sent.position is not None}
         self.reached: Position | None = None
@@ -209,7 +214,9 @@ class _Member:
         if before is not None and position.epoch != before.epoch:
             self.findings.count("new histories seen")
             self.left.add(before.epoch)
-            if position.epoch in self.left:
+            if position.epoch in self.left and self.two_masters:
+                self.findings.count("back in the history of another master")
+            elif position.epoch in self.left:
                 self.findings.blame("out of order", f"{where}: back in the history {position.epoch}")
         self.reached = position
 

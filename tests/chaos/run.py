@@ -239,7 +239,9 @@ class Run:
             for group in GROUPS[kind]:
                 streams = {client.name: client.stream for client in self.clients if client.group == group}
                 findings = (
-                    judge_history(streams, self.ledgers[group], HISTORY.limit)
+                    judge_history(
+                        streams, self.ledgers[group], HISTORY.limit, two_masters=self.plan.topology == "sentinel"
+                    )
                     if kind == "history"
                     else judge_plain(streams, self.ledgers[group])
                 )
