@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
-from benchmarks.comparing.load import HOST, MESSAGE, Sockets
 from benchmarks.comparing.frames import PAYLOAD, TEXT, unmasked
+from benchmarks.comparing.load import HOST, MESSAGE, Sockets
 
 FRAME = unmasked(TEXT, PAYLOAD)
 

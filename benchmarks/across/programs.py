@@ -1,11 +1,9 @@
 """Programs that run in a process of their own, on the servers' core, and print what they found as JSON.
 
-    python -m benchmarks.across.programs publish-many URL SECONDS [BACKEND]
+python -m benchmarks.across.programs publish-many URL SECONDS [BACKEND]
 """
 
 import asyncio
-import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
