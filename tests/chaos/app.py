@@ -1,12 +1,15 @@
-"""The application of the server processes: sockets that are in a group, sockets that publish, and a page of numbers."""
+"""The application of the processes: sockets that are in a group, that publish, that are present; jobs; and numbers."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
+import anyio
 import trio
 
+from trichannels.consumer import AsyncConsumer
 from trichannels.events import Event
 from trichannels.exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown
 from trichannels.generic.http import AsyncHttpConsumer
@@ -14,10 +17,11 @@ from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebso
 from trichannels.inbox import Inbox
 from trichannels.layers.base import Subscription
 from trichannels.layers.history import Position, Recovery
+from trichannels.layers.presence import Roster, Step
 from trichannels.layers.redis import hub as hubs
-from trichannels.routing import ProtocolTypeRouter, URLRouter, path
+from trichannels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter, path
 
-from .layers import make_layer, read_position, write_position
+from .layers import DONE, WORK, make_layer, read_position, write_position
 
 hubs.CHECK_EVERY = 1.0  # a minute is long, in a run that has a fault twice a second
 LAYER = make_layer()
@@ -128,6 +132,64 @@ class Publisher(AsyncJsonWebsocketConsumer):
         await self.send_json({"outcome": outcome, "at": write_position(position)})
 
 
+class Guest(AsyncJsonWebsocketConsumer):
+    """Is present as long as its socket is open."""
+
+    async def connect(self) -> None:
+        named = self.scope["url_route"]["kwargs"]
+        try:
+            await self.track(named["group"], named["key"], named["number"])
+        except (LayerUnreachable, LayerRefused):
+            await self.close(AWAY)
+            return
+        await self.accept()
+        await self.send_json({"present": True})
+
+
+class Watcher(AsyncJsonWebsocketConsumer):
+    """Knows who is there by a snapshot and the diffs that follow it."""
+
+    async def connect(self) -> None:
+        self.group = self.scope["url_route"]["kwargs"]["group"]
+        try:
+            await self.join(self.group)
+        except (LayerUnreachable, LayerRefused):
+            await self.close(AWAY)
+            return
+        await self.accept()
+        await self.look()
+
+    async def look(self) -> None:
+        """Begin with a new snapshot, as soon as there can be one."""
+        while True:
+            try:
+                self.roster = Roster(await self.channel_layer.presence(self.group))
+            except (LayerUnreachable, LayerRefused):
+                await anyio.sleep(0.05)
+            else:
+                return
+
+    async def presence_diff(self, event: Event) -> None:
+        if self.roster.apply(event) is Step.GAP:
+            await self.look()
+
+    async def layer_resync(self, event: Event) -> None:
+        await self.look()
+
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
+        presence = await self.channel_layer.presence(self.group)
+        await self.send_json({"followed": sorted(self.roster.members), "asked": presence.members})
+
+
+class Worker(AsyncConsumer):
+    """Writes down which jobs it has done. Each is a little work, so that a killed worker is in the middle of some."""
+
+    async def chaos_job(self, event: Event) -> None:
+        await anyio.sleep(event["seconds"])
+        with open(os.environ[DONE], "a") as done:  # noqa: PTH123 - one write of a line, which the kernel does not split
+            done.write(f"{event['number']}\n")
+
+
 def tasks() -> int:
     """Count the tasks of this process."""
 
@@ -174,8 +236,11 @@ application = ProtocolTypeRouter(
                 path("shared/<str:group>/", Shared.as_asgi()),
                 path("follower/<str:group>/", Follower.as_asgi()),
                 path("publish/", Publisher.as_asgi()),
+                path("guest/<str:group>/<str:key>/<int:number>/", Guest.as_asgi()),
+                path("watcher/<str:group>/", Watcher.as_asgi()),
             ]
         ),
+        "channel": ChannelNameRouter({WORK: Worker.as_asgi()}),
         "http": URLRouter([path("numbers/", Numbers.as_asgi())]),
     },
     layers={"default": LAYER},

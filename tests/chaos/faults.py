@@ -4,10 +4,11 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import trio
@@ -17,10 +18,11 @@ from trichannels.layers.redis.slots import slot_of
 from ..proxy import Proxy
 from ..redis.servers import RedisProcess
 from .field import Alone, Field, Sharded, Watched
-from .layers import GROUPS, PING, PING_INTERVAL
+from .layers import CLAIM, GROUPS, PING, PING_INTERVAL
 
 Act: TypeAlias = Callable[[Field, random.Random], Awaitable[None]]
 
+LONGEST = 90.0  # seconds that a fault may take before the run is given up
 GIVEN_UP = PING_INTERVAL + PING  # seconds of silence after which a connection is given up
 in_thread = trio.to_thread.run_sync
 
@@ -35,19 +37,43 @@ class Planned:
     beside: bool  # the next one does not wait for its end
 
 
-def make_schedule(seed: int, count: int, topology: str, rest: float = 0.25) -> list[Planned]:
-    """Return the faults of a run, and when they come; ``rest`` is the mean of the pauses, in seconds."""
+def make_schedule(
+    seed: int, count: int, table: str, rest: float = 0.25, emphasis: Mapping[str, float] = MappingProxyType({})
+) -> list[Planned]:
+    """Return the faults of a run, and when they come; ``rest`` is the mean of the pauses, in seconds.
+
+    ``emphasis`` says by what a fault's weight is multiplied; 0 leaves it out.
+    """
     chance = random.Random(f"schedule {seed}")
-    names, weights = zip(*((name, weight) for name, (weight, _) in FAULTS[topology].items()), strict=True)
+    names = list(FAULTS[table])
+    weights = [weight * emphasis.get(name, 1) for name, (weight, _) in FAULTS[table].items()]
     return [
         Planned(name, chance.randrange(2**32), chance.uniform(0, 2 * rest), chance.random() < 0.2)
         for name in chance.choices(names, weights, k=count)
     ]
 
 
-async def commit(planned: Planned, field: Field, topology: str) -> None:
+async def make_faults(schedule: Sequence[Planned], field: Field, table: str, mark: Callable[[str], object]) -> None:
+    """Commit one after the other, some beside the next; returns when all are over. ``mark`` is told of each."""
+    async with trio.open_nursery() as nursery:
+        for planned in schedule:
+            await trio.sleep(planned.pause)
+            if planned.beside:
+                nursery.start_soon(_marked, planned, field, table, mark)
+            else:
+                await _marked(planned, field, table, mark)
+
+
+async def _marked(planned: Planned, field: Field, table: str, mark: Callable[[str], object]) -> None:
+    mark(f"{planned.name} ({planned.seed}) begins")
+    with trio.fail_after(LONGEST):
+        await commit(planned, field, table)
+    mark(f"{planned.name} ({planned.seed}) is over")
+
+
+async def commit(planned: Planned, field: Field, table: str) -> None:
     """Do it; returns when it is over."""
-    await FAULTS[topology][planned.name][1](field, random.Random(planned.seed))
+    await FAULTS[table][planned.name][1](field, random.Random(planned.seed))
 
 
 # ---- a server
@@ -218,6 +244,34 @@ async def stall_server(field: Field, chance: random.Random) -> None:
                 os.kill(serving.pid, signal.SIGCONT)
 
 
+# ---- the workers
+
+
+async def kill_and_return(field: Field, chance: random.Random) -> None:
+    """kill -9 of a server that has written all to its disk, and comes back with it."""
+    await _restart(field, some_server(field, chance), chance, lambda: None)
+
+
+async def kill_worker(field: Field, chance: random.Random) -> None:
+    """kill -9, in the middle of jobs."""
+    working = chance.choice(field.workings)
+    async with held(field, working):
+        await in_thread(working.kill)
+        await trio.sleep(chance.uniform(0, 0.5))
+        await in_thread(working.start)
+
+
+async def stall_worker(field: Field, chance: random.Random) -> None:
+    """A worker does nothing, perhaps for so long that it is taken for dead."""
+    working = chance.choice(field.workings)
+    async with held(field, working):
+        working.stop()
+        try:
+            await trio.sleep(chance.uniform(0, 2 * CLAIM))
+        finally:
+            working.cont()
+
+
 # ---- sentinel and cluster
 
 
@@ -288,17 +342,21 @@ SERVER: dict[str, tuple[float, Act]] = {
     "stall_server": (4, stall_server),
 }
 
+NETWORK: dict[str, tuple[float, Act]] = {
+    "silence": (10, silence),
+    "cut": (10, cut),
+    "refuse": (6, refuse),
+    "cut_in_the_middle": (10, cut_in_the_middle),
+}
+
 FAULTS: dict[str, dict[str, tuple[float, Act]]] = {
     "standalone": {
         **SERVER,
+        **NETWORK,
         "kill_and_forget": (6, kill_and_forget),
         "kill_and_keep": (6, kill_and_keep),
         "kill_and_go_back": (6, kill_and_go_back),
         "hang": (6, hang),
-        "silence": (10, silence),
-        "cut": (10, cut),
-        "refuse": (6, refuse),
-        "cut_in_the_middle": (10, cut_in_the_middle),
     },
     "sentinel": {
         **SERVER,
@@ -314,5 +372,16 @@ FAULTS: dict[str, dict[str, tuple[float, Act]]] = {
         "lose_shard": (4, lose_shard),
         "swap_shard": (6, swap_shard),
         "move_slot": (10, move_slot),
+    },
+    "jobs": {  # which lose nothing that was written
+        **NETWORK,
+        "kill_commands": (8, kill_commands),
+        "kill_subscriptions": (4, kill_subscriptions),
+        "pause_clients": (4, pause_clients),
+        "forget_scripts": (6, forget_scripts),
+        "hang": (6, hang),
+        "kill_and_return": (8, kill_and_return),
+        "kill_worker": (12, kill_worker),
+        "stall_worker": (8, stall_worker),
     },
 }

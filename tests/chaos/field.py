@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from ..proxy import Proxy
 from ..redis import topologies
 from ..redis.servers import RedisProcess
 from ..redis.topologies import RedisCluster, SentinelTrio
-from .layers import settings
+from .layers import WORK, settings
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 30.0
@@ -58,8 +58,8 @@ class Topology(Protocol):
 class Alone:
     """One server. Each process reaches it through a proxy of its own."""
 
-    def __init__(self, stack: ExitStack, version: str, processes: int) -> None:
-        self.servers = [stack.enter_context(RedisProcess(version))]
+    def __init__(self, stack: ExitStack, version: str, processes: int, *config: str) -> None:
+        self.servers = [stack.enter_context(RedisProcess(version, *config))]
         self.proxies = [stack.enter_context(Proxy(self.servers[0].port)) for _ in range(processes)]
 
     @property
@@ -284,11 +284,49 @@ def _get(url: str) -> dict[str, int]:
         return found
 
 
+class Working:
+    """``trichannels worker`` as a process; what it says goes to a file."""
+
+    def __init__(self, number: int, environment: dict[str, str], folder: Path) -> None:
+        self._environment, self.log = environment, folder / f"worker{number}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    def start(self) -> None:
+        """Start it, unless it is there."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        command = [sys.executable, "-m", "trichannels", "worker", "tests.chaos.app:application", WORK]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "--log-level", "warning", "--retries", "1000"], cwd=ROOT, env=self._environment,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            kill_session(self._process.pid)
+            self._process.wait()
+
+    def stop(self) -> None:
+        self._tell(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            if self._process is not None:
+                os.kill(self._process.pid, number)
+
+
 class Field:
     """Everything that a fault may touch."""
 
     def __init__(self, topology: Topology, servings: list[Serving], folder: Path, prefix: str) -> None:
         self.topology, self.servings, self.folder, self.prefix = topology, servings, folder, prefix
+        self.workings: list[Working] = []
         self.locks: dict[object, trio.Lock] = {}
         self.snapshots: dict[int, Path] = {}  # by port: an old state of a server's data
 

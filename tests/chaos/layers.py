@@ -10,15 +10,22 @@ from trichannels.layers.redis.server import Timeouts
 from trichannels.layers.redis.sync import SyncChannelLayer
 
 VARIABLE = "TRICHANNELS_CHAOS"
+DONE = "TRICHANNELS_CHAOS_DONE"  # the file in which workers write down what they have done
 TIMEOUT = 1.0  # seconds for every operation
 PING_INTERVAL, PING = 0.2, 0.3
 LEASE = 1.5  # seconds after which the presences of a dead process are gone
+CLAIM = 1.0  # seconds after which the jobs of a dead worker are handed out again
 TIMEOUTS = Timeouts(
     connect=TIMEOUT, reply=TIMEOUT, ping_interval=PING_INTERVAL, ping=PING, backoff_first=0.02, backoff_most=0.2
 )
 HISTORY = History(size=2000, seconds=600)
 PATTERN = "log.*"  # groups with history; all others have none
-GROUPS = {"history": ("log.a", "log.b", "log.c"), "plain": ("plain.a", "plain.b", "plain.c")}
+GROUPS = {
+    "history": ("log.a", "log.b", "log.c"),
+    "plain": ("plain.a", "plain.b", "plain.c"),
+    "presence": ("people.a", "people.b"),
+}
+WORK = "work"  # the channel of jobs
 
 
 def settings(url: str, prefix: str) -> dict[str, str]:
@@ -33,12 +40,14 @@ def _told() -> dict[str, Any]:
 
 def make_layer() -> RedisChannelLayer:
     """Return the layer of this process."""
-    return RedisChannelLayer(**_told(), timeout=TIMEOUT, timeouts=TIMEOUTS, presence_lease=LEASE, presence_linger=0)
+    return RedisChannelLayer(
+        **_told(), capacity=100_000, timeout=TIMEOUT, timeouts=TIMEOUTS, presence_lease=LEASE, queue_claim=CLAIM
+    )
 
 
 def make_sync_layer() -> SyncChannelLayer:
     """Return its blocking twin."""
-    return SyncChannelLayer(**_told(), timeout=TIMEOUT)
+    return SyncChannelLayer(**_told(), capacity=100_000, timeout=TIMEOUT)
 
 
 def write_position(position: Position | None) -> list[Any] | None:

@@ -13,10 +13,11 @@ from functools import partial
 import trio
 
 from .clients import Client, SocketSender
-from .faults import GIVEN_UP, Planned, commit, make_schedule
+from .faults import GIVEN_UP, Planned, make_faults, make_schedule
 from .field import Field, open_field
 from .judge import Event, Findings, Sent, judge_history, judge_plain
 from .layers import GROUPS, HISTORY, read_position
+from .people import People
 
 CONVERGE = 15.0  # seconds after the last fault in which all must be well again
 
@@ -29,10 +30,15 @@ class Plan:
     faults: int
     topology: str = "standalone"
     version: str = "7"
-    groups: tuple[str, ...] = ("history", "plain")
+    groups: tuple[str, ...] = ("history", "plain", "presence")
     servers: int = 2
     pause: float = 0.02  # seconds, in the mean, between two sends of one sender
     rest: float = 0.25  # seconds, in the mean, between two faults
+
+    @property
+    def emphasis(self) -> dict[str, float]:
+        """Return which faults come more often than else, and how much."""
+        return {"kill_server": 6, "stall_server": 3} if self.groups == ("presence",) else {}
 
     def __str__(self) -> str:
         return f"--seed {self.seed} --faults {self.faults} --topology {self.topology} --redis {self.version}" + "".join(
@@ -53,9 +59,12 @@ class Result:
     context: list[str] = field(default_factory=list)
     slowest: float = 0.0
 
+    people: "People | None" = None
+
     @property
     def good(self) -> bool:
-        return not self.faults and all(findings.good for findings in self.findings.values())
+        people = self.people is None or not self.people.problems
+        return people and not self.faults and all(findings.good for findings in self.findings.values())
 
     def __str__(self) -> str:
         lines = [f"chaos {self.plan}: {len(self.schedule)} faults in {self.seconds:.0f} s"]
@@ -66,6 +75,12 @@ class Result:
             lines.append(f"  {name}")
             lines += [f"    {count:>8}  {what}" for what, count in sorted(findings.counts.items())]
             lines += [f"    PROBLEM {problem}" for problem in findings.problems]
+        if self.people is not None:
+            lines.append(
+                f"  presence: {self.people.truces} truces, in each of which all saw who was there; "
+                f"at the most {self.people.slowest:.1f} s after all were in"
+            )
+            lines += [f"    PROBLEM {problem}" for problem in self.people.problems]
         lines += [f"  PROBLEM {fault}" for fault in self.faults]
         lines += [f"  {line}" for line in self.context]
         lines.append("  good" if self.good else f"  BAD: python -m tests.chaos {self.plan}")
@@ -76,6 +91,7 @@ STAYING = {"history": ("member", "member", "narrow", "follower"), "plain": ("mem
 VISITING = {"history": ("member", "follower"), "plain": ("member", "shared")}
 """What members the groups have; the last of each kind has visitors only: it begins anew again and again."""
 WAYS = {"history": ("plain", "keyed", "many", "cancel"), "plain": ("plain", "many", "cancel")}
+BETWEEN_TRUCES = 15  # faults, before it is looked whether presences have come to the truth
 PUBLISHERS = ("trio", "asyncio", "sync")
 
 
@@ -91,12 +107,15 @@ class Run:
 
     def __init__(self, plan: Plan, ground: Field) -> None:
         self.plan, self.field = plan, ground
-        self.schedule = make_schedule(plan.seed, plan.faults, plan.topology, plan.rest)
+        self.schedule = make_schedule(plan.seed, plan.faults, plan.topology, plan.rest, plan.emphasis)
         self.result = Result(plan, self.schedule)
-        self.groups = [group for kind in plan.groups for group in GROUPS[kind]]
+        self.kinds = [kind for kind in plan.groups if kind in STAYING]
+        self.groups = [group for kind in self.kinds for group in GROUPS[kind]]
+        if "presence" in plan.groups:
+            self.result.people = People(GROUPS["presence"], ground, plan.seed)
         self.ledgers: dict[str, dict[Event, Sent]] = {group: {} for group in self.groups}
         self.clients = [
-            member for kind in plan.groups for group in GROUPS[kind] for member in members_of(group, kind, plan.seed)
+            member for kind in self.kinds for group in GROUPS[kind] for member in members_of(group, kind, plan.seed)
         ]
         self.sockets = [SocketSender("socket", group, plan.pause, plan.seed) for group in self.groups]
         self.timeline: list[tuple[float, str]] = []
@@ -111,10 +130,10 @@ class Run:
 
     def specs(self, backend: str) -> list[str]:
         """Return the senders of a publishing process."""
-        ways = {kind: ("plain",) if backend == "sync" else WAYS[kind] for kind in self.plan.groups}
+        ways = {kind: ("plain",) if backend == "sync" else WAYS[kind] for kind in self.kinds}
         return [
             f"{backend}-{way}:{group}:{way}:{self.plan.pause * 2}"
-            for kind in self.plan.groups
+            for kind in self.kinds
             for index, group in enumerate(GROUPS[kind])
             for way in ways[kind]
             if backend == "sync" or (ways[kind].index(way) + index) % 2 == (backend == "asyncio")
@@ -128,6 +147,8 @@ class Run:
                 nursery.start_soon(serving.up)
         start = {serving.number: await serving.numbers() for serving in servings}
         async with trio.open_nursery() as members:
+            if self.result.people is not None:
+                self.result.people.start(members)
             for client in self.clients:
                 members.start_soon(client.run, self.field, self.settled)
             await self._until(lambda: all(client.connected for client in self.clients), "the members' entrance")
@@ -157,7 +178,7 @@ class Run:
 
     async def _begin_publishing(self, nursery: trio.Nursery) -> None:
         number = len(self.field.servings)
-        for index, backend in enumerate(PUBLISHERS):
+        for index, backend in enumerate(PUBLISHERS if self.kinds else ()):
             await nursery.start(publish_from, self, backend, self.field.environment(number + index))
         for sender in self.sockets:
             nursery.start_soon(sender.run, self.field, self.over, self.note)
@@ -165,21 +186,14 @@ class Run:
     # ---- faults
 
     async def _make_faults(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for planned in self.schedule:
-                await trio.sleep(planned.pause)
-                if planned.beside:
-                    nursery.start_soon(self._commit, planned)
-                else:
-                    await self._commit(planned)
-
-    async def _commit(self, planned: Planned) -> None:
-        self.mark(f"{planned.name} ({planned.seed}) begins")
-        with trio.move_on_after(60) as patience:
-            await commit(planned, self.field, self.plan.topology)
-        if patience.cancelled_caught:
-            self.result.faults.append(f"{planned.name} ({planned.seed}) did not end")
-        self.mark(f"{planned.name} ({planned.seed}) is over")
+        for start in range(0, len(self.schedule), BETWEEN_TRUCES):
+            part = self.schedule[start : start + BETWEEN_TRUCES]
+            await make_faults(part, self.field, self.plan.topology, self.mark)
+            if self.result.people is not None:
+                await self.field.heal()
+                self.mark("truce")
+                await self.result.people.converge()
+                self.mark("truce is over")
 
     # ---- the end
 
@@ -229,13 +243,14 @@ class Run:
 
     def _without(self, start: dict[int, dict[str, int]], number: int, numbers: dict[str, int]) -> list[str]:
         names = set(numbers) - {"reconnects"}
-        before = start[number]
+        before = dict(start[number])
+        before["tasks"] += self.result.people is not None  # whoever has seen a presence looks after it from then on
         return [f"{name} is {numbers[name]}, was {before[name]}" for name in names if numbers[name] != before[name]]
 
     # ---- the verdict
 
     def _judge(self) -> None:
-        for kind in self.plan.groups:
+        for kind in self.kinds:
             for group in GROUPS[kind]:
                 streams = {client.name: client.stream for client in self.clients if client.group == group}
                 findings = (

@@ -1,0 +1,177 @@
+"""Presence under faults: guests that come, go and are cut off, and what they themselves know of who is there."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import Any
+
+import trio
+
+from benchmarks.soaking.peer import BROKEN, Peer, Surprise
+from trichannels.testing.client import open_client
+
+from .clients import AWAY, CONNECTING
+from .faults import GIVEN_UP
+from .field import Field, Serving
+from .layers import LEASE
+
+KEYS = ("ann", "bob", "cyd", "dan")  # few, so that many have several connections
+IN_TIME = LEASE + GIVEN_UP + 1.0  # seconds after the last fault; the last of them for a machine that is busy
+COME_IN = 10.0  # seconds in which all guests must get in
+STAYS = 1.5  # seconds, in the mean
+GONE = (*BROKEN, Surprise, trio.TooSlowError, trio.ClosedResourceError)
+
+
+class Guest:
+    """Is present as a key, with one socket after the other. ``there``: it was told so, and its socket is open."""
+
+    def __init__(self, group: str, number: int, seed: int) -> None:
+        self.group, self.number, self.key = group, number, KEYS[number % len(KEYS)]
+        self.there = False
+        self._random = random.Random(f"{seed} guest {group} {number}")
+
+    async def run(self, field: Field, truce: "Truce") -> None:
+        """Come and go. In a truce, who is out comes in, and who is in stays."""
+        while True:
+            serving = self._random.choice(field.servings)
+            with suppress(*GONE):
+                with trio.fail_after(CONNECTING):
+                    sock = await trio.open_tcp_stream("127.0.0.1", serving.port)
+                async with sock:
+                    await self._visit(Peer(sock.socket), truce)
+            with trio.move_on_after(self._random.uniform(0.01, 1.0)):
+                await truce.declared()
+
+    async def _visit(self, peer: Peer, truce: "Truce") -> None:
+        with trio.fail_after(CONNECTING):
+            await peer.opened(f"/guest/{self.group}/{self.key}/{self.number}/")
+            await peer.hears('{"present": true}')
+        self.there = True
+        try:
+            with trio.CancelScope() as stay, truce.ending(stay, self._random.expovariate(1 / STAYS)):
+                await peer.frame()  # which never comes: only the end
+        finally:
+            self.there = False
+        way = self._random.choice(("close", "reset", "vanish"))
+        if way == "close":
+            await peer.close()
+        elif way == "reset":
+            peer.reset()
+
+
+class Truce:
+    """While it is in force nobody leaves by itself."""
+
+    def __init__(self) -> None:
+        self._in_force = trio.Event()
+        self._stays: set[trio.CancelScope] = set()
+
+    @contextmanager
+    def ending(self, stay: trio.CancelScope, seconds: float) -> Iterator[None]:
+        """Let a stay end after so many seconds, unless a truce comes before."""
+        self._stays.add(stay)
+        if not self._in_force.is_set():
+            stay.deadline = trio.current_time() + seconds
+        try:
+            yield
+        finally:
+            self._stays.discard(stay)
+
+    async def declared(self) -> None:
+        """Wait until it is in force."""
+        await self._in_force.wait()
+
+    def begin(self) -> None:
+        self._in_force.set()
+        for stay in self._stays:
+            stay.deadline = inf
+
+    def end(self) -> None:
+        self._in_force = trio.Event()
+        for stay in self._stays:
+            stay.deadline = trio.current_time() + random.uniform(0, STAYS)
+
+
+class Watcher:
+    """A socket whose consumer follows a group's presence; it asks what that has come to."""
+
+    def __init__(self, group: str, serving: Serving) -> None:
+        self.group, self.serving = group, serving
+        self.told: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Ask on and on, on one socket as long as there is one."""
+        while True:
+            try:
+                url = f"ws://127.0.0.1:{self.serving.port}/watcher/{self.group}/"
+                async with open_client(url, timeout=CONNECTING) as socket:
+                    while True:
+                        await socket.send_message('"show"')
+                        self.told = json.loads(await socket.get_message())
+                        await trio.sleep(0.05)
+            except AWAY:
+                self.told = {}
+                await trio.sleep(0.05)
+
+
+class People:
+    """All guests and watchers of a run, and whether those see these."""
+
+    def __init__(self, groups: tuple[str, ...], field: Field, seed: int, guests: int = 8) -> None:
+        self.field, self.truce = field, Truce()
+        self.guests = [Guest(group, number, seed) for group in groups for number in range(guests)]
+        self.watchers = [Watcher(group, serving) for group in groups for serving in field.servings]
+        self.slowest = 0.0
+        self.truces = 0
+        self.problems: list[str] = []
+
+    def start(self, nursery: trio.Nursery) -> None:
+        for guest in self.guests:
+            nursery.start_soon(guest.run, self.field, self.truce)
+        for watcher in self.watchers:
+            nursery.start_soon(watcher.run)
+
+    def differences(self) -> list[str]:
+        """Return where what is seen is not what is there."""
+        found = []
+        for watcher in self.watchers:
+            there = Counter((guest.key, guest.number) for guest in self.guests if self._is_in(guest, watcher))
+            told = watcher.told or {"asked": {}, "followed": []}
+            asked = Counter((key, number) for key, numbers in told["asked"].items() for number in numbers)
+            if asked != there:
+                found.append(
+                    f"{watcher.group} at {watcher.serving}: missing {sorted((there - asked).elements())}, "
+                    f"ghosts {sorted((asked - there).elements())}"
+                )
+            elif told["followed"] != sorted({key for key, _ in there}):
+                found.append(f"{watcher.group} at {watcher.serving}: by its diffs {told['followed']}, not {there}")
+        return found
+
+    def _is_in(self, guest: Guest, watcher: Watcher) -> bool:
+        return guest.group == watcher.group and guest.there
+
+    async def converge(self) -> None:
+        """After the faults: within the lease, everybody sees who is there."""
+        self.truce.begin()
+        self.truces += 1
+        began = trio.current_time()
+        with trio.move_on_after(IN_TIME) as patience:
+            while self.differences():
+                await trio.sleep(0.02)
+        if patience.cancelled_caught:
+            self.problems.append(f"not within {IN_TIME:g} s: {'; '.join(self.differences())}")
+        self.slowest = max(self.slowest, trio.current_time() - began)
+        with trio.move_on_after(COME_IN):
+            while self.out or self.differences():
+                await trio.sleep(0.02)
+        if found := [*self.out, *self.differences()]:
+            self.problems.append(f"after {trio.current_time() - began:.1f} s of truce: {'; '.join(found)}")
+        self.truce.end()
+
+    @property
+    def out(self) -> list[str]:
+        """Those who have not come in."""
+        return [f"{guest.key} {guest.number} of {guest.group} is out" for guest in self.guests if not guest.there]
