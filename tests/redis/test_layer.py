@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from trichannels.exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable
@@ -225,3 +226,21 @@ async def test_the_tail_of_a_history_is_looked_for(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(feed, "arrive", arrive)
         with anyio.fail_after(10):
             assert await events.receive() == message(1)
+
+
+async def test_a_join_that_is_cancelled_at_once_leaves_no_subscription() -> None:
+    """Its feed has been begun by then, in a task that has not run yet."""
+    async with opened() as layer:
+        channel = layer.attach(mailbox())
+        for steps in range(12):
+            group = f"group.{steps}"
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(layer.group_add, group, channel)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            await layer.group_discard(group, channel)
+            await layer.hub.servers[0].subscribe([f"barrier {steps}"])
+        names = [layer.wire.events(f"group.{steps}") for steps in range(12)]
+        assert layer.hub.servers[0].statistics().subscriptions == 1 + 12
+        assert not any(subscribers(shared_server(), *names))

@@ -46,6 +46,9 @@ class Deliveries(Protocol):
     async def drain(self) -> None:
         """Return when all that is in it now has been delivered."""
 
+    def abandoned(self, feed: "GroupFeed") -> None:
+        """A feed has begun that nobody wants any more."""
+
 
 class Unreadable(Envelope):
     """An event of a history that cannot be read: it has its place there, and stands for a gap."""
@@ -135,6 +138,8 @@ class GroupFeed:
             raise
         finally:
             self._begun.set()
+            if self.over:  # all who wanted it had gone before it was subscribed to
+                self._deliveries.abandoned(self)
 
     async def confirmed(self) -> None:
         """Wait until the subscription is in force; raises what it failed with."""

@@ -114,6 +114,11 @@ class Hub:
             del self.feeds[feed.group], self._feeds_by_channel[feed.channel]
         feed.server.unsubscribe([feed.channel])
 
+    def abandoned(self, feed: GroupFeed) -> None:
+        """A feed has begun that nobody wants any more: end its subscription, unless the group has another one."""
+        if feed.channel not in self._feeds_by_channel:
+            feed.server.unsubscribe([feed.channel])
+
     # ---- what the servers tell
 
     def message(self, channel: str, payload: bytes) -> None:
