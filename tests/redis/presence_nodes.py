@@ -1,5 +1,6 @@
 """One process's presence on a real server, without the layer around it: a board, its connections, and what it hears."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from secrets import token_hex
@@ -64,16 +65,27 @@ class Node:
 
     async def sees(self, group: str, *keys: str, within: float = PATIENCE) -> Presence:
         """Wait until these keys are present, and no others; by asking, for without members nothing is told."""
+        return await self.finds(group, lambda members: set(members) == set(keys), within)
+
+    async def shows(self, group: str, members: dict[str, list[Any]], within: float = PATIENCE) -> Presence:
+        """Wait until the metadata of each key's connections, in any order, is this."""
+        wanted = {key: Counter(metas) for key, metas in members.items()}
+        return await self.finds(
+            group, lambda found: {key: Counter(metas) for key, metas in found.items()} == wanted, within
+        )
+
+    async def finds(self, group: str, fits: Callable[[dict[str, list[Any]]], bool], within: float) -> Presence:
+        """Ask until the answer fits."""
         presence = None
         try:
             with anyio.fail_after(within):
                 while True:
                     presence = await self.board.snapshot(group)
-                    if set(presence.members) == set(keys):
+                    if fits(presence.members):
                         return presence
                     await anyio.sleep(0.01)
         except TimeoutError:
-            raise AssertionError(f"{presence} does not come to {keys}") from None
+            raise AssertionError(f"it does not come to what it should be, but to {presence}") from None
 
 
 def followed(roster: Roster, heard: list[dict[str, Any]]) -> set[str]:
@@ -92,6 +104,7 @@ async def node(
     linger: float = 0.0,
     serializer: Serializer | None = None,
     dies: bool = False,
+    timeout: float = 2.0,
     timeouts: Timeouts = QUICK,
 ) -> AsyncIterator[Node]:
     """Run one for the block. With ``dies`` it ends without a word, as after kill -9."""
@@ -106,7 +119,7 @@ async def node(
             lease=lease,
             linger=linger,
             start_soon=tasks.start_soon,
-            timeout=2.0,
+            timeout=timeout,
         )
         try:
             yield one

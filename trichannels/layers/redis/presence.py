@@ -36,6 +36,7 @@ VISITS = 32  # groups that are renewed at once
 MOST_SEEN = 1024  # groups in which this process holds nothing, and which it sweeps all the same
 ENTRIES = 512  # of a snapshot that are read before others get a turn
 BEATS = 4  # to a lease
+RETRY = 0.05  # seconds before what failed with others is tried for oneself
 WIRE_LEASE = 0.7  # of the lease: then the server takes a process for dead, which is found a beat later, that is in time
 KEEP = 10  # leases for which the keys stay that nobody touches
 
@@ -161,14 +162,16 @@ class RedisPresence:
         room = self._room(group)
         with self._in_time(room.server):
             await self._sent(room)
-            return Answer.of(await self._run(room, "count", "")).count
+            return Answer.of(await self._ask(room, "count")).count
 
     async def _sent(self, room: Room) -> None:
         """Wait until all is sent that this process has changed before."""
-        waiter = room.barrier()
-        if waiter is not None:
+        while (waiter := room.barrier()) is not None:
             self._write_soon(room)
-            await waiter.outcome()
+            try:
+                await waiter.outcome()
+            except LayerUnreachable:  # of what was sent before we asked: its time was over sooner than ours is
+                await anyio.sleep(RETRY)
 
     async def _read(self, room: Room) -> Any:
         """Ask who is there; those who ask at once share an answer."""
@@ -187,7 +190,7 @@ class RedisPresence:
                 askers, room.askers = room.askers, []
                 answer, error = None, None
                 try:
-                    answer = await self._run(room, "read", "")
+                    answer = await self._ask(room, "read")
                 except TrichannelsError as problem:
                     error = problem
                 except BaseException:
@@ -199,6 +202,13 @@ class RedisPresence:
         finally:
             room.reading = False
             self._note_if_idle(room)
+
+    async def _ask(self, room: Room, what: str) -> Any:
+        """Ask once more if the answer was lost: it changes nothing."""
+        try:
+            return await self._run(room, what, "")
+        except OutcomeUnknown:
+            return await self._run(room, what, "")
 
     def decode_diff(self, group: str, body: bytes) -> Message:
         """Return the event that a diff on the wire stands for; raises :class:`UnreadableMessage`."""

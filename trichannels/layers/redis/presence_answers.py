@@ -40,11 +40,11 @@ def read_diff(body: bytes, serializer: Serializer) -> Diff:
     """Read what the script published, without its first byte; raises :class:`UnreadableMessage`."""
     head, _, rest = body.partition(b"\n")
     try:
-        offset, epoch, joined = head.split(b" ")
-        position, joins = Position(int(offset), epoch.decode()), int(joined)
+        offset, epoch, joined, left = head.split(b" ")
+        position, joins, leaves = Position(int(offset), epoch.decode()), int(joined), int(left)
         entries = list(_cut(rest))
-        if not 0 <= joins <= len(entries):
-            raise ValueError(f"{joins} joins among {len(entries)} entries")
+        if joins < 0 or leaves < 0 or joins + leaves != len(entries):
+            raise ValueError(f"{joins} joins and {leaves} leaves in {len(entries)} entries")
     except ValueError as error:
         raise UnreadableMessage(f"a diff of the presence is broken: {error}") from error
     return Diff(open_entries(serializer, entries[:joins]), open_entries(serializer, entries[joins:]), position)

@@ -196,7 +196,7 @@ for _, name in ipairs(names) do
 end
 if #joins + #leaves > 0 then
   offset = offset + 1
-  local head = 'p' .. offset .. ' ' .. epoch .. ' ' .. #joins .. '\n'
+  local head = 'p' .. offset .. ' ' .. epoch .. ' ' .. #joins .. ' ' .. #leaves .. '\n'
   redis.call(ARGV[8], ARGV[9], head .. table.concat(joins) .. table.concat(leaves))
 end
 redis.call('HSET', board, '#offset', offset, '#lingering', lingerers)
