@@ -19,6 +19,7 @@ from ..proxy import Proxy
 from ..redis.servers import RedisProcess
 from .field import Alone, Field, Sharded, Watched
 from .layers import CLAIM, GROUPS, PING, PING_INTERVAL
+from .timeline import Timeline
 
 Act: TypeAlias = Callable[[Field, random.Random], Awaitable[None]]
 
@@ -53,22 +54,20 @@ def make_schedule(
     ]
 
 
-async def make_faults(schedule: Sequence[Planned], field: Field, table: str, mark: Callable[[str], object]) -> None:
-    """Commit one after the other, some beside the next; returns when all are over. ``mark`` is told of each."""
+async def make_faults(schedule: Sequence[Planned], field: Field, table: str, timeline: Timeline) -> None:
+    """Commit one after the other, some beside the next; returns when all are over."""
     async with trio.open_nursery() as nursery:
         for planned in schedule:
             await trio.sleep(planned.pause)
             if planned.beside:
-                nursery.start_soon(_marked, planned, field, table, mark)
+                nursery.start_soon(_noted, planned, field, table, timeline)
             else:
-                await _marked(planned, field, table, mark)
+                await _noted(planned, field, table, timeline)
 
 
-async def _marked(planned: Planned, field: Field, table: str, mark: Callable[[str], object]) -> None:
-    mark(f"{planned.name} ({planned.seed}) begins")
-    with trio.fail_after(LONGEST):
+async def _noted(planned: Planned, field: Field, table: str, timeline: Timeline) -> None:
+    with timeline.fault(planned.name, f"{planned.name} ({planned.seed})"), trio.fail_after(LONGEST):
         await commit(planned, field, table)
-    mark(f"{planned.name} ({planned.seed}) is over")
 
 
 async def commit(planned: Planned, field: Field, table: str) -> None:

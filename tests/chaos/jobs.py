@@ -23,6 +23,7 @@ from trichannels.layers.queues import QueueStatistics
 from .faults import Planned, make_faults, make_schedule
 from .field import Alone, Field, Working, environment
 from .layers import DONE, WORK, make_layer, make_sync_layer, settings
+from .timeline import Timeline
 
 KEEP = ("--appendonly", "yes", "--appendfsync", "always")
 WORKERS = 2
@@ -79,10 +80,9 @@ class JobResult:
 class Jobs:
     """A run."""
 
-    def __init__(self, ground: Field, result: JobResult, done: Path) -> None:
-        self.field, self.result, self._done, self._read = ground, result, done, 0
+    def __init__(self, ground: Field, result: JobResult, done: Path, least: int) -> None:
+        self.field, self.result, self._done, self._read, self._least = ground, result, done, 0, least
         self._random = random.Random(f"jobs {result.seed}")
-        self.timeline: list[tuple[float, str]] = []
 
     async def go(self) -> None:
         began = trio.current_time()
@@ -91,7 +91,7 @@ class Jobs:
             nursery.start_soon(self._look_after_workers)
             async with trio.open_nursery() as sending:
                 sending.start_soon(self._send, over)
-                await make_faults(self.result.schedule, self.field, "jobs", self._mark)
+                await make_faults(self.result.schedule, self.field, "jobs", Timeline())
                 over.set()
             await trio.to_thread.run_sync(self.field.topology.heal)
             healed = trio.current_time()
@@ -107,9 +107,6 @@ class Jobs:
             nursery.cancel_scope.cancel()
         self.result.seconds = trio.current_time() - began
 
-    def _mark(self, what: str) -> None:
-        self.timeline.append((trio.current_time(), what))
-
     async def _look_after_workers(self) -> None:
         """Start again whoever has ended: while Redis is away, a worker does not start."""
         while True:
@@ -122,7 +119,7 @@ class Jobs:
         """Send jobs, through the layer and through its blocking twin, while there are faults."""
         with make_sync_layer() as twin:
             async with make_layer() as layer:
-                while not over.is_set() or len(self.result.outcomes) < LEAST:
+                while not over.is_set() or len(self.result.outcomes) < self._least:
                     number = len(self.result.outcomes)
                     job = {"type": "chaos.job", "number": number, "seconds": self._random.uniform(0, 0.02)}
                     try:
@@ -147,8 +144,8 @@ class Jobs:
         self.result.done.update(map(int, whole.split()))
 
 
-async def chaos_jobs(seed: int, faults: int, version: str = "7", rest: float = 0.25) -> JobResult:
-    """Run it; what it comes to is in the result, good or bad."""
+async def chaos_jobs(seed: int, faults: int, version: str = "7", rest: float = 0.25, least: int = LEAST) -> JobResult:
+    """Run it, with so many jobs at the least; what it comes to is in the result, good or bad."""
     result = JobResult(seed, version, make_schedule(seed, faults, "jobs", rest))
     prefix = f"chaos{secrets.token_hex(3)}"
     with ExitStack() as stack:
@@ -162,6 +159,6 @@ async def chaos_jobs(seed: int, faults: int, version: str = "7", rest: float = 0
             stack.callback(working.kill)
             ground.workings.append(working)
         stack.enter_context(mock.patch.dict(os.environ, settings(redises.url(WORKERS), prefix)))
-        await Jobs(ground, result, done).go()
+        await Jobs(ground, result, done, least).go()
         result.logs = [line for working in ground.workings for line in working.log.read_text().splitlines()[-30:]]
     return result

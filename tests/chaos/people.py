@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from typing import Any
@@ -17,10 +17,12 @@ from .clients import AWAY, CONNECTING
 from .faults import GIVEN_UP
 from .field import Field, Serving
 from .layers import LEASE
+from .timeline import Timeline
 
 KEYS = ("ann", "bob", "cyd", "dan")  # few, so that many have several connections
 IN_TIME = LEASE + GIVEN_UP + 1.0  # seconds after the last fault; the last of them for a machine that is busy
 COME_IN = 10.0  # seconds in which all guests must get in
+GHOST = LEASE + 0.5  # seconds; the last of them as above
 STAYS = 1.5  # seconds, in the mean
 GONE = (*BROKEN, Surprise, trio.TooSlowError, trio.ClosedResourceError)
 
@@ -30,7 +32,9 @@ class Guest:
 
     def __init__(self, group: str, number: int, seed: int) -> None:
         self.group, self.number, self.key = group, number, KEYS[number % len(KEYS)]
+        self.last = ""  # what it was at
         self.there = False
+        self.left_at = inf  # the last time
         self._random = random.Random(f"{seed} guest {group} {number}")
 
     async def run(self, field: Field, truce: "Truce") -> None:
@@ -41,11 +45,11 @@ class Guest:
                 with trio.fail_after(CONNECTING):
                     sock = await trio.open_tcp_stream("127.0.0.1", serving.port)
                 async with sock:
-                    await self._visit(Peer(sock.socket), truce)
+                    await self._visit(Peer(sock.socket), serving, truce)
             with trio.move_on_after(self._random.uniform(0.01, 1.0)):
                 await truce.declared()
 
-    async def _visit(self, peer: Peer, truce: "Truce") -> None:
+    async def _visit(self, peer: Peer, serving: Serving, truce: "Truce") -> None:
         with trio.fail_after(CONNECTING):
             await peer.opened(f"/guest/{self.group}/{self.key}/{self.number}/")
             await peer.hears('{"present": true}')
@@ -54,7 +58,7 @@ class Guest:
             with trio.CancelScope() as stay, truce.ending(stay, self._random.expovariate(1 / STAYS)):
                 await peer.frame()  # which never comes: only the end
         finally:
-            self.there = False
+            self.there, self.left_at, self.last = False, trio.current_time(), str(serving)
         way = self._random.choice(("close", "reset", "vanish"))
         if way == "close":
             await peer.close()
@@ -98,9 +102,10 @@ class Truce:
 class Watcher:
     """A socket whose consumer follows a group's presence; it asks what that has come to."""
 
-    def __init__(self, group: str, serving: Serving) -> None:
-        self.group, self.serving = group, serving
+    def __init__(self, group: str, serving: Serving, look: Callable[["Watcher"], None]) -> None:
+        self.group, self.serving, self._look = group, serving, look
         self.told: dict[str, Any] = {}
+        self.asked_at = 0.0
 
     async def run(self) -> None:
         """Ask on and on, on one socket as long as there is one."""
@@ -109,8 +114,10 @@ class Watcher:
                 url = f"ws://127.0.0.1:{self.serving.port}/watcher/{self.group}/"
                 async with open_client(url, timeout=CONNECTING) as socket:
                     while True:
+                        self.asked_at = trio.current_time()
                         await socket.send_message('"show"')
                         self.told = json.loads(await socket.get_message())
+                        self._look(self)
                         await trio.sleep(0.05)
             except AWAY:
                 self.told = {}
@@ -120,11 +127,12 @@ class Watcher:
 class People:
     """All guests and watchers of a run, and whether those see these."""
 
-    def __init__(self, groups: tuple[str, ...], field: Field, seed: int, guests: int = 8) -> None:
+    def __init__(self, groups: tuple[str, ...], field: Field, seed: int, timeline: Timeline, guests: int = 8) -> None:
+        self.timeline = timeline
         self.field, self.truce = field, Truce()
         self.guests = [Guest(group, number, seed) for group in groups for number in range(guests)]
-        self.watchers = [Watcher(group, serving) for group in groups for serving in field.servings]
-        self.slowest = 0.0
+        self.watchers = [Watcher(group, serving, self.find_ghosts) for group in groups for serving in field.servings]
+        self.slowest = self.oldest_ghost = 0.0
         self.truces = 0
         self.problems: list[str] = []
 
@@ -133,6 +141,19 @@ class People:
             nursery.start_soon(guest.run, self.field, self.truce)
         for watcher in self.watchers:
             nursery.start_soon(watcher.run)
+
+    def find_ghosts(self, watcher: Watcher) -> None:
+        """At any time: nobody is shown who has left longer ago than a lease takes, but for the time in which faults may
+        have kept anybody from telling. A killed process keeps nobody from it.
+        """
+        shown = {number for numbers in watcher.told["asked"].values() for number in numbers}
+        for guest in self.guests:
+            if guest.group == watcher.group and guest.number in shown and not guest.there:
+                age = self.timeline.quiet(guest.left_at, watcher.asked_at, apart=("kill_server",))
+                self.oldest_ghost = max(self.oldest_ghost, age)
+                if age > GHOST and len(self.problems) < 20:
+                    ghost = f"{guest.key} {guest.number}, who left {guest.last} {age:.1f} quiet seconds ago"
+                    self.problems.append(f"{watcher.serving} shows {ghost}; {self.timeline.recent()}")
 
     def differences(self) -> list[str]:
         """Return where what is seen is not what is there."""

@@ -18,6 +18,7 @@ from .field import Field, open_field
 from .judge import Event, Findings, Sent, judge_history, judge_plain
 from .layers import GROUPS, HISTORY, read_position
 from .people import People
+from .timeline import Timeline
 
 CONVERGE = 15.0  # seconds after the last fault in which all must be well again
 
@@ -77,8 +78,8 @@ class Result:
             lines += [f"    PROBLEM {problem}" for problem in findings.problems]
         if self.people is not None:
             lines.append(
-                f"  presence: {self.people.truces} truces, in each of which all saw who was there; "
-                f"at the most {self.people.slowest:.1f} s after all were in"
+                f"  presence: {self.people.truces} truces; at the most {self.people.slowest:.1f} s after a fault "
+                f"everybody saw who was there; the oldest ghost had left {self.people.oldest_ghost:.1f} s before"
             )
             lines += [f"    PROBLEM {problem}" for problem in self.people.problems]
         lines += [f"  PROBLEM {fault}" for fault in self.faults]
@@ -106,27 +107,23 @@ class Run:
     """A run as it goes."""
 
     def __init__(self, plan: Plan, ground: Field) -> None:
-        self.plan, self.field = plan, ground
+        self.plan, self.field, self.timeline = plan, ground, Timeline()
         self.schedule = make_schedule(plan.seed, plan.faults, plan.topology, plan.rest, plan.emphasis)
         self.result = Result(plan, self.schedule)
         self.kinds = [kind for kind in plan.groups if kind in STAYING]
         self.groups = [group for kind in self.kinds for group in GROUPS[kind]]
         if "presence" in plan.groups:
-            self.result.people = People(GROUPS["presence"], ground, plan.seed)
+            self.result.people = People(GROUPS["presence"], ground, plan.seed, self.timeline)
         self.ledgers: dict[str, dict[Event, Sent]] = {group: {} for group in self.groups}
         self.clients = [
             member for kind in self.kinds for group in GROUPS[kind] for member in members_of(group, kind, plan.seed)
         ]
         self.sockets = [SocketSender("socket", group, plan.pause, plan.seed) for group in self.groups]
-        self.timeline: list[tuple[float, str]] = []
         self.settled, self.over = trio.Event(), trio.Event()
         self.busy = 0
 
     def note(self, group: str, event: Event, sent: Sent) -> None:
         self.ledgers[group][event] = sent
-
-    def mark(self, what: str) -> None:
-        self.timeline.append((trio.current_time(), what))
 
     def specs(self, backend: str) -> list[str]:
         """Return the senders of a publishing process."""
@@ -157,7 +154,7 @@ class Run:
                 await self._make_faults()
                 await self.field.heal()
                 healed = trio.current_time()
-                self.mark("healed")
+                self.timeline.note("healed")
                 self.settled.set()
                 await self._until(lambda: all(client.connected for client in self.clients), "the members' return")
                 await trio.sleep(2 * GIVEN_UP)  # a connection may be dead, and nobody know it yet
@@ -188,12 +185,12 @@ class Run:
     async def _make_faults(self) -> None:
         for start in range(0, len(self.schedule), BETWEEN_TRUCES):
             part = self.schedule[start : start + BETWEEN_TRUCES]
-            await make_faults(part, self.field, self.plan.topology, self.mark)
+            await make_faults(part, self.field, self.plan.topology, self.timeline)
             if self.result.people is not None:
                 await self.field.heal()
-                self.mark("truce")
+                self.timeline.note("truce")
                 await self.result.people.converge()
-                self.mark("truce is over")
+                self.timeline.note("truce is over")
 
     # ---- the end
 
@@ -281,7 +278,7 @@ class Run:
                 (client.times[number], str(client.stream[number]))
                 for number in range(max(0, int(index) - 5), min(len(client.stream), int(index) + 3))
             ]
-            near = [(when, what) for when, what in self.timeline if at - 3 < when < at + 0.5]
+            near = self.timeline.between(at - 3, at + 0.5)
             lines.append(f"around: {problem}")
             lines += [f"    {when - at:+.3f} s  {what}" for when, what in sorted(seen + near)]
         return lines
