@@ -34,15 +34,19 @@ class Serializer(Protocol):
 
 
 class Format(NamedTuple):
-    """What a format does to a value, and whether it takes other keys than text, and numbers that are none."""
+    """What a format does to a value; whether it takes other keys than text; which types come back as they are."""
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
     any_key: bool
+    plain: frozenset[type]
 
 
-MSGPACK = Format(msgspec.msgpack.encode, msgspec.msgpack.decode, True)
-JSON = Format(msgspec.json.encode, msgspec.json.decode, False)
+MSGPACK = Format(
+    msgspec.msgpack.encode, msgspec.msgpack.decode, True, frozenset({str, bytes, bool, int, float, type(None)})
+)
+JSON = Format(msgspec.json.encode, msgspec.json.decode, False, frozenset({str, bool, type(None)}))
+_TEXT = frozenset({str})
 
 
 class FormatSerializer:
@@ -61,6 +65,9 @@ class FormatSerializer:
             raise UnserializableMessage("message", f"is not a dict but {type(message).__name__}")
         try:
             payload: bytes = self._encoder.encode(message)
+            # What is flat and plain needs no second look, which costs more than the first.
+            if self._format.plain.issuperset(map(type, message.values())) and _TEXT.issuperset(map(type, message)):
+                return payload
             same = self._decoder.decode(payload) == message
         except _REFUSALS as error:
             examine(message, self._format)

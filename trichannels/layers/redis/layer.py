@@ -38,7 +38,7 @@ from .presence import RedisPresence
 from .queue import CLAIM
 from .queues import RedisQueues
 from .refusals import passing
-from .server import Bounds, Command, RedisServer, Timeouts, open_server
+from .server import Bounds, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
 
@@ -337,8 +337,8 @@ class RedisChannelLayer(BoardedLayer):
     async def group_send_many(self, events: Sequence[tuple[str, Message]]) -> list[Position | None]:
         hub = self.hub
         positions: list[Position | None] = [None] * len(events)
-        batches: dict[RedisServer, list[tuple[str, Command]]] = {}
-        routes: dict[str, tuple[list[tuple[str, Command]], str, str] | None] = {}  # found once for each group
+        batches: dict[RedisServer, list[tuple[str, bytes]]] = {}
+        routes: dict[str, tuple[list[tuple[str, bytes]], str] | None] = {}  # found once for each group
         recorded = []
         for index, (group, message) in enumerate(events):
             payload = self.encoded(message)
@@ -348,24 +348,22 @@ class RedisChannelLayer(BoardedLayer):
             if route is None:
                 recorded.append((index, group, payload))
             else:
-                batch, verb, channel = route
-                batch.append((channel, (verb, channel, hub.wire.event(payload))))
+                batch, channel = route
+                batch.append((channel, hub.wire.event(payload)))
         for server, batch in batches.items():
-            for answer in await server.pipeline(batch):
-                if isinstance(answer, Exception):
-                    raise answer
+            await server.publish_many(batch)
         for index, group, payload in recorded:
             positions[index] = await self._publish(hub, group, payload, None)
         return positions
 
     def _route(
-        self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, Command]]]
-    ) -> tuple[list[tuple[str, Command]], str, str] | None:
-        """Return the batch into which a group's events go, the command, and the pub/sub channel; None with history."""
+        self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]
+    ) -> tuple[list[tuple[str, bytes]], str] | None:
+        """Return the batch into which a group's events go, and their pub/sub channel; None with history."""
         if self.histories and self.history_of(group) is not None:
             return None
         server = hub.server_of(hub.name_to_hash(group))
-        return batches.setdefault(server, []), server.publish_command, hub.wire.events(group)
+        return batches.setdefault(server, []), hub.wire.events(group)
 
     # ---- while the server is away
 

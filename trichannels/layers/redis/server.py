@@ -112,6 +112,13 @@ class RedisServer(ABC):
     async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
         """Return the answers to ``(key, command)`` pairs; an error stands in its place, as :class:`LayerRefused`."""
 
+    async def publish_many(self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None) -> None:
+        """Publish ``(channel, payload)`` pairs, in order for each channel; raises the first error among the answers."""
+        commands = [(channel, (self.publish_command, channel, payload)) for channel, payload in events]
+        for answer in await self.pipeline(commands, timeout=timeout):
+            if isinstance(answer, Exception):
+                raise answer
+
     @abstractmethod
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None

@@ -10,7 +10,7 @@ from ...nursery import collapsed
 from .address import Endpoint, Standalone
 from .connection import Connection, open_connection, refused
 from .link import Link
-from .outbox import RUN_MARK, packed, packed_all
+from .outbox import RUN_MARK, packed, packed_all, packed_head
 from .scripts import Script
 from .server import RUN_ID, Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .subscriber import Subscriber
@@ -45,6 +45,18 @@ class OneServer(RedisServer):
             return []
         answers = await self.link.submit(packed_all([command for _, command in commands]), len(commands), timeout)
         return [refused(self.label, each) if isinstance(each, Exception) else each for each in answers]
+
+    async def publish_many(self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None) -> None:
+        heads: dict[str, bytes] = {}  # what all commands for a channel begin with
+        parts = []
+        for channel, payload in events:
+            head = heads.get(channel)
+            if head is None:
+                head = heads[channel] = packed_head("PUBLISH", channel)
+            parts.append(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
+        for answer in await self.link.submit(b"".join(parts), len(parts), timeout) if parts else ():
+            if isinstance(answer, Exception):
+                raise refused(self.label, answer)
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None
