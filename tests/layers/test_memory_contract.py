@@ -8,7 +8,7 @@ from trichannels.testing.layers import LayerContract
 class TestMemoryLayer(LayerContract):
     """On the real clock, as anybody's test suite runs it; what it sends has arrived when the send returns."""
 
-    quiet = 0.01
+    quiet = 0.03
     brief = 0.05
 
     def make_layer(self) -> ChannelLayer:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.server
 class OnARealServer(ContractBase):
     """Layers of one prefix, and a way to wait for what is on its way between them."""
 
-    quiet = 0.02
+    quiet = 0.03
     made: list[RedisChannelLayer]
 
     def setup_method(self) -> None:

@@ -16,7 +16,7 @@ from trichannels.testing.layers import LayerContract
 class TestWithoutFaults(LayerContract):
     """A wrapper that does nothing is a layer like any other."""
 
-    quiet = 0.01
+    quiet = 0.03
 
     def make_layer(self) -> ChannelLayer:
         return FaultyLayer(InMemoryChannelLayer())
@@ -29,7 +29,7 @@ class TestWithoutFaults(LayerContract):
 class TestTwoViews(LayerContract):
     """A wrapper around an open layer is a second view of it, as another process would have."""
 
-    quiet = 0.01
+    quiet = 0.03
 
     def make_layer(self) -> ChannelLayer:
         return InMemoryChannelLayer()
