@@ -10,7 +10,7 @@ TEST = .venv-test
 BENCH = .venv-bench
 BIN = $(TEST)/bin
 
-.PHONY: help demo test suite lint soak bench clean
+.PHONY: help demo test suite lint soak chaos bench bench-redis clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,7 +18,9 @@ help:
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
+	@echo "make chaos  1,000 faults on Redis servers, sentinels and clusters under load; ten minutes"
 	@echo "make bench  every figure of docs/performance.md, against the peers; an hour"
+	@echo "make bench-redis  the Redis layer, against channels_redis, Litestar and redis-benchmark"
 	@echo "make clean  remove what these made"
 
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
@@ -35,6 +37,19 @@ lint: $(TEST)/.ready
 
 soak: $(TEST)/.ready
 	$(BIN)/python benchmarks/soak.py --connects 10000
+
+# Each prints its seed, and what it counted; the first one that finds anything wrong ends the rest.
+chaos: $(TEST)/.ready
+	$(BIN)/python -m tests.chaos --seed 1 --faults 350 --topology standalone --redis 7
+	$(BIN)/python -m tests.chaos --seed 2 --faults 200 --topology standalone --redis 8
+	$(BIN)/python -m tests.chaos --seed 3 --faults 200 --topology sentinel --redis 7
+	$(BIN)/python -m tests.chaos --seed 4 --faults 250 --topology cluster --redis 8
+	$(BIN)/python -m tests.chaos --seed 5 --faults 50 --group worker
+
+bench-redis: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.redis_layer
+	$(BENCH)/bin/python -m benchmarks.redis_client
+	$(BENCH)/bin/python -m benchmarks.presence
 
 bench: $(BENCH)/.ready $(BENCH)/node
 	$(BENCH)/bin/python -m benchmarks.bench
