@@ -18,6 +18,7 @@ GROUP = "all"
 MESSAGE = {"type": "chat.message", "text": PAYLOAD.decode()}
 BATCH = 100
 TASKS = 100
+FEW = 20  # at once, where each needs a connection
 SENDERS = 50  # of batches; as many clients as redis-benchmark has
 
 
@@ -154,8 +155,8 @@ async def _burst_on_theirs(kind: str, url: str, count: int) -> dict[str, float]:
             pass
 
     reader = asyncio.create_task(read())
-    for _ in range(count // BATCH):
-        await asyncio.gather(*[layer.group_send(GROUP, MESSAGE) for _ in range(BATCH)])
+    for _ in range(count // FEW):
+        await asyncio.gather(*[layer.group_send(GROUP, MESSAGE) for _ in range(FEW)])
     await reader
     return {"arrived": arrived}
 

@@ -62,7 +62,7 @@ def test_a_wrong_buffer_is_named(wrong: dict[str, Any]) -> None:
         Buffer(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"ping": 0}, {"connect": "5"}, {"backoff_most": -1}])
+@pytest.mark.parametrize("wrong", [{"ping": 0}, {"connect": "5"}, {"backoff_most": -1}, {"reply": float("nan")}])
 def test_a_wrong_timeout_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidChannelLayerError, match=rf"Timeouts\({next(iter(wrong))}=…\)"):
         Timeouts(**wrong)

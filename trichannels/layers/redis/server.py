@@ -59,7 +59,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise InvalidChannelLayerError(f"Timeouts({name}=…) must be a number of seconds above 0, not {value!r}")
 
 
@@ -77,7 +77,7 @@ class Bounds:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, int) or not value > 0:
                 raise InvalidChannelLayerError(f"Bounds({name}=…) must be a number above 0, not {value!r}")
 
 
