@@ -9,6 +9,7 @@ import sys
 
 import trio
 
+from .faults import FAULTS
 from .field import TOPOLOGIES
 from .jobs import JobResult, chaos_jobs
 from .layers import GROUPS
@@ -23,12 +24,17 @@ def read_plan(arguments: list[str] | None = None) -> Plan:
     parser.add_argument("--redis", choices=("7", "8"), default="7")
     parser.add_argument("--group", choices=(*GROUPS, "worker"), action="append", help="default: all but worker")
     parser.add_argument("--rest", type=float, default=0.25, help="mean of the seconds between two faults")
+    parser.add_argument("--only", metavar="FAULT", action="append", help="leave out all others; may be repeated")
     told = parser.parse_args(arguments)
+    if unknown := set(told.only or ()) - set(FAULTS[told.topology]):
+        parser.error(
+            f"no faults of {told.topology}: {', '.join(unknown)}; there are {', '.join(FAULTS[told.topology])}"
+        )
     if "worker" in (told.group or ()) and (len(told.group) > 1 or told.topology != "standalone"):
         parser.error("--group worker goes alone, and with one server: it needs a Redis that loses nothing")
     return Plan(
         seed=told.seed, faults=told.faults, topology=told.topology, version=told.redis, rest=told.rest,
-        groups=tuple(told.group or GROUPS),
+        groups=tuple(told.group or GROUPS), only=tuple(told.only or ()),
     )  # fmt: skip
 
 

@@ -175,9 +175,15 @@ class Sharded:
         """A replica takes over from its living master."""
         master = self.cluster.owner(slot)
         following = [server for server in self._replicas() if int(server.admin("ROLE")[2]) == master.port]
-        if following:
+        for attempt in range(3 if following else 0):  # a node gives up after five seconds
             following[0].admin("CLUSTER", "FAILOVER")
-            until(lambda: self.cluster.owner(slot) is following[0])
+            try:
+                topologies.until(lambda: self.cluster.owner(slot) is following[0], "the failover", 7)
+            except AssertionError:
+                if attempt == 2:
+                    raise
+            else:
+                break
         self.heal()
 
     def move_slot(self, slot: int, pause: float) -> None:

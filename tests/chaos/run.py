@@ -13,7 +13,7 @@ from functools import partial
 import trio
 
 from .clients import Client, SocketSender
-from .faults import GIVEN_UP, Planned, make_faults, make_schedule
+from .faults import FAULTS, GIVEN_UP, Planned, make_faults, make_schedule
 from .field import Field, open_field
 from .judge import Event, Findings, Sent, judge_history, judge_plain
 from .layers import GROUPS, HISTORY, read_position
@@ -35,15 +35,21 @@ class Plan:
     servers: int = 2
     pause: float = 0.02  # seconds, in the mean, between two sends of one sender
     rest: float = 0.25  # seconds, in the mean, between two faults
+    only: tuple[str, ...] = ()  # faults; else all that there are
 
     @property
     def emphasis(self) -> dict[str, float]:
         """Return which faults come more often than else, and how much."""
+        if self.only:
+            return {name: float(name in self.only) for name in FAULTS[self.topology]}
         return {"kill_server": 6, "stall_server": 3} if self.groups == ("presence",) else {}
 
     def __str__(self) -> str:
-        return f"--seed {self.seed} --faults {self.faults} --topology {self.topology} --redis {self.version}" + "".join(
-            f" --group {group}" for group in self.groups
+        return (
+            f"--seed {self.seed} --faults {self.faults} --rest {self.rest:g} "
+            f"--topology {self.topology} --redis {self.version}"
+            + "".join(f" --group {group}" for group in self.groups)
+            + "".join(f" --only {name}" for name in self.only)
         )
 
 
@@ -138,27 +144,11 @@ class Run:
 
     async def go(self) -> Result:
         began = trio.current_time()
-        servings = self.field.servings
-        async with trio.open_nursery() as nursery:
-            for serving in servings:
-                nursery.start_soon(serving.up)
-        start = {serving.number: await serving.numbers() for serving in servings}
         async with trio.open_nursery() as members:
-            if self.result.people is not None:
-                self.result.people.start(members)
-            for client in self.clients:
-                members.start_soon(client.run, self.field, self.settled)
-            await self._until(lambda: all(client.connected for client in self.clients), "the members' entrance")
             async with trio.open_nursery() as publishers:
-                await self._begin_publishing(publishers)
+                start = await self._begin(members, publishers)
                 await self._make_faults()
-                await self.field.heal()
-                healed = trio.current_time()
-                self.timeline.note("healed")
-                self.settled.set()
-                await self._until(lambda: all(client.connected for client in self.clients), "the members' return")
-                await trio.sleep(2 * GIVEN_UP)  # a connection may be dead, and nobody know it yet
-                self.over.set()
+                healed = await self._heal()
                 publishers.cancel_scope.deadline = trio.current_time() + CONVERGE
             if publishers.cancel_scope.cancelled_caught:
                 self.result.faults.append(f"publishers did not get anything through in {CONVERGE:g} s")
@@ -171,14 +161,35 @@ class Run:
         self.result.seconds = trio.current_time() - began
         return self.result
 
-    # ---- publishing
-
-    async def _begin_publishing(self, nursery: trio.Nursery) -> None:
+    async def _begin(self, members: trio.Nursery, publishers: trio.Nursery) -> dict[int, dict[str, int]]:
+        """Start everything; returns what the servers held before anybody came."""
         number = len(self.field.servings)
-        for index, backend in enumerate(PUBLISHERS if self.kinds else ()):
-            await nursery.start(publish_from, self, backend, self.field.environment(number + index))
+        async with trio.open_nursery() as starting:
+            for serving in self.field.servings:
+                starting.start_soon(serving.up)
+            for index, backend in enumerate(PUBLISHERS if self.kinds else ()):
+                environment = self.field.environment(number + index)
+                starting.start_soon(publishers.start, publish_from, self, backend, environment)
+        start = {serving.number: await serving.numbers() for serving in self.field.servings}
+        if self.result.people is not None:
+            self.result.people.start(members)
+        for client in self.clients:
+            members.start_soon(client.run, self.field, self.settled)
         for sender in self.sockets:
-            nursery.start_soon(sender.run, self.field, self.over, self.note)
+            publishers.start_soon(sender.run, self.field, self.over, self.note)
+        await self._until(lambda: all(client.connected for client in self.clients), "the members' entrance")
+        return start
+
+    async def _heal(self) -> float:
+        """End all faults, and bring everything to its end; returns when the faults ended."""
+        await self.field.heal()
+        healed = trio.current_time()
+        self.timeline.note("healed")
+        self.settled.set()
+        await self._until(lambda: all(client.connected for client in self.clients), "the members' return")
+        await trio.sleep(2 * GIVEN_UP)  # a connection may be dead, and nobody know it yet
+        self.over.set()
+        return healed
 
     # ---- faults
 

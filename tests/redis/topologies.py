@@ -14,9 +14,9 @@ PATIENCE = 30.0
 BUS = 10_000  # by so much is the port higher on which the nodes of a cluster talk to each other
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait for something that foreign processes do, and tell nobody of."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         with suppress(redis.exceptions.RedisError, OSError):
             if condition():
