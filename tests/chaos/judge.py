@@ -282,7 +282,10 @@ def _read_plain(
         where = f"{name}, item {index}"
         if isinstance(item, Joined):
             findings.count("joined")
+            # A member of its own: what was sent before it came may still be on its way to its process.
             certain.clear()
+            seen.clear()
+            last.clear()
         elif isinstance(item, Told):
             findings.count(f"{item.what} told")
             certain.clear()
