@@ -23,6 +23,7 @@ from .server import RedisServer
 log = logging.getLogger("trichannels.layers.redis")
 
 RETRY = 1.0  # seconds, at the most, between two attempts to close a gap while the server does not answer
+SENDERS = 100  # processes whose newest event is remembered, for each group
 READS = 3  # of a history that grows faster than it is read, for one newcomer
 
 
@@ -103,6 +104,7 @@ class GroupFeed:
         self._begun = anyio.Event()
         self._error: TrichannelsError | None = None
         self._collectors: list[Collector] = []
+        self._newest: dict[str, int] = {}  # the number of the newest event of each sender, where they are numbered
 
     def __repr__(self) -> str:
         state = "subscribed" if self.in_force else f"failed: {self._error}" if self._error else "subscribing"
@@ -158,6 +160,18 @@ class GroupFeed:
         if verdict is Verdict.DELIVER:
             self.put(envelope)
         return verdict is Verdict.HEAL
+
+    def is_stale(self, sender: str, number: int) -> bool:
+        """Say whether a numbered event was here already, or is overtaken by a newer one of its sender.
+
+        A cluster's nodes pass on to each other what is published to them. When another one becomes the master, what
+        the old one has passed on may come after what the new one was told, and once more.
+        """
+        newest = self._newest.pop(sender, 0)  # and put in again: the one that is forgotten has been silent for longest
+        self._newest[sender] = max(newest, number)
+        if len(self._newest) > SENDERS:
+            del self._newest[next(iter(self._newest))]
+        return number <= newest
 
     def put(self, delivery: Delivery) -> None:
         """Put an event into the line of deliveries, and before all who are reading the history meanwhile."""

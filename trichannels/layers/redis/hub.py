@@ -1,5 +1,6 @@
 """The open half of a Redis layer: its servers, its groups' feeds, and the line in which all that came is delivered."""
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
@@ -17,7 +18,19 @@ from ..serializers import Encrypted, Message, Serializer
 from ..switchboard import Newcomer, Switchboard
 from .feed import GAP, Delivery, Gap, GroupFeed, Unreadable
 from .history import RedisHistory
-from .names import ANSWER, JOIN, LEAVE, MESSAGE, PRESENCE, Letter, Native, PubSubCompatible, read_letter, shard_of
+from .names import (
+    ANSWER,
+    JOIN,
+    LEAVE,
+    MESSAGE,
+    NUMBERED,
+    PRESENCE,
+    Letter,
+    Native,
+    PubSubCompatible,
+    read_letter,
+    shard_of,
+)
 from .post import PostOffice
 from .server import RedisServer
 
@@ -63,6 +76,7 @@ class Hub:
         self._delivering = anyio.Lock()
         self._now = loop_clock()
         self._complained = -inf
+        self._numbers = itertools.count(1)
         board.emptied = self.release
 
     def __repr__(self) -> str:
@@ -85,6 +99,15 @@ class Hub:
     def name_to_hash(self, group: str) -> str:
         """Return by what channels_redis finds a group's server; we go by the group itself."""
         return group if isinstance(self.wire, Native) else self.wire.events(group)
+
+    def framing(self, server: RedisServer) -> Callable[[bytes], bytes]:
+        """Return what makes a frame of a sealed event without a position, for that server."""
+        return self._numbered if server.publish_command == "SPUBLISH" else self.wire.event
+
+    def _numbered(self, sealed: bytes) -> bytes:
+        if not isinstance(self.wire, Native):
+            return self.wire.event(sealed)
+        return self.wire.numbered(self.board.token, next(self._numbers), sealed)
 
     # ---- groups
 
@@ -138,6 +161,9 @@ class Hub:
 
     def _to_group(self, feed: GroupFeed, payload: bytes) -> None:
         event = self.wire.read_event(payload)
+        if event.kind == NUMBERED and feed.is_stale(event.sender, event.number):
+            feed.put(GAP)  # perhaps it was not here yet
+            return
         if event.kind == PRESENCE:
             envelope = self._sealed_here(feed.group, self._read_diff(feed.group, event.body))
         else:

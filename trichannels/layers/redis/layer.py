@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -41,6 +41,8 @@ from .refusals import passing
 from .server import Bounds, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
+
+Route: TypeAlias = tuple[list[tuple[str, bytes]], str, Callable[[bytes], bytes]]
 
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
@@ -331,39 +333,38 @@ class RedisChannelLayer(BoardedLayer):
             return await hub.records_of(group).append(group, sealed, history, key)
         channel = hub.wire.events(group)
         server = hub.server_of(hub.name_to_hash(group))
-        await server.execute(server.publish_command, channel, hub.wire.event(sealed), key=channel)
+        await server.execute(server.publish_command, channel, hub.framing(server)(sealed), key=channel)
         return None
 
     async def group_send_many(self, events: Sequence[tuple[str, Message]]) -> list[Position | None]:
         hub = self.hub
         positions: list[Position | None] = [None] * len(events)
         batches: dict[RedisServer, list[tuple[str, bytes]]] = {}
-        routes: dict[str, tuple[list[tuple[str, bytes]], str] | None] = {}  # found once for each group
+        routes: dict[str, Route | None] = {}  # found once for each group
         recorded = []
+        encoded = self.encoded
         for index, (group, message) in enumerate(events):
-            payload = self.encoded(message)
+            payload = encoded(message)
             if group not in routes:
                 routes[group] = self._route(hub, require_group_name(group), batches)
             route = routes[group]
             if route is None:
                 recorded.append((index, group, payload))
             else:
-                batch, channel = route
-                batch.append((channel, hub.wire.event(payload)))
+                batch, channel, framed = route
+                batch.append((channel, framed(payload)))
         for server, batch in batches.items():
             await server.publish_many(batch)
         for index, group, payload in recorded:
             positions[index] = await self._publish(hub, group, payload, None)
         return positions
 
-    def _route(
-        self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]
-    ) -> tuple[list[tuple[str, bytes]], str] | None:
-        """Return the batch into which a group's events go, and their pub/sub channel; None with history."""
+    def _route(self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]) -> "Route | None":
+        """Return the batch into which a group's events go, their pub/sub channel and their frame; None with history."""
         if self.histories and self.history_of(group) is not None:
             return None
         server = hub.server_of(hub.name_to_hash(group))
-        return batches.setdefault(server, []), hub.wire.events(group)
+        return batches.setdefault(server, []), hub.wire.events(group), hub.framing(server)
 
     # ---- while the server is away
 

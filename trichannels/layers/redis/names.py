@@ -16,7 +16,7 @@ import msgspec
 from ...exceptions import UnreadableMessage
 from ..history import Position
 
-PLAIN, RECORDED, PRESENCE = b"e", b"h", b"p"  # the first byte of what is published to a group
+PLAIN, NUMBERED, RECORDED, PRESENCE = b"e", b"n", b"h", b"p"  # the first byte of what is published to a group
 MESSAGE, JOIN, LEAVE, ANSWER = "m", "j", "l", "a"  # the first field of what is published to a process
 
 
@@ -27,11 +27,16 @@ def shard_of(name: str, shards: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GroupEvent:
-    """What was published to a group: ``body`` is a sealed message, or a diff of the presence."""
+    """What was published to a group: ``body`` is a sealed message, or a diff of the presence.
+
+    ``number``: that of the event among all that the process ``sender`` has published, where they are numbered.
+    """
 
     kind: bytes
     body: bytes
     position: Position | None = None
+    sender: str = ""
+    number: int = 0
 
 
 class Wire(Protocol):
@@ -82,15 +87,21 @@ class Native:
     def event(self, sealed: bytes) -> bytes:
         return PLAIN + sealed
 
+    def numbered(self, sender: str, number: int, sealed: bytes) -> bytes:
+        """Return the frame of an event without a position, for where it might come late, or twice."""
+        return b"%b%d:%b:%b" % (NUMBERED, number, sender.encode(), sealed)
+
     def read_event(self, frame: bytes) -> GroupEvent:
         kind = frame[:1]
         if kind in (PLAIN, PRESENCE):
             return GroupEvent(kind, frame[1:])
-        offset, _, rest = frame[1:].partition(b":")
-        epoch, colon, body = rest.partition(b":")
-        if kind != RECORDED or not colon or not offset.isdigit():
+        number, _, rest = frame[1:].partition(b":")
+        name, colon, body = rest.partition(b":")
+        if kind not in (RECORDED, NUMBERED) or not colon or not number.isdigit():
             raise UnreadableMessage(f"the frame begins with {frame[:20]!r}, which no layer of this version sends")
-        return GroupEvent(kind, body, Position(int(offset), epoch.decode()))
+        if kind == NUMBERED:
+            return GroupEvent(kind, body, sender=name.decode(), number=int(number))
+        return GroupEvent(kind, body, Position(int(number), name.decode()))
 
 
 class PubSubCompatible:

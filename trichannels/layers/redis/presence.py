@@ -81,7 +81,7 @@ class RedisPresence:
         self._beating = self._in_doubt = self._closed = False
 
     def __repr__(self) -> str:
-        return f"<RedisPresence of {self.presences} in {len(self._rooms)} groups>"
+        return f"<RedisPresence of {len(self._held)} connections in {len(self._rooms)} groups>"  # tasks are named by it
 
     @property
     def presences(self) -> int:

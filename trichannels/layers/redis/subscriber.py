@@ -318,8 +318,12 @@ class Subscriber:
     def _push(self, push: list[Any]) -> None:
         try:
             kind = push[0]
-            if kind == b"message" or kind == b"smessage":
+            if kind == b"message":
                 channel, payload = push[1].decode(errors="replace"), push[2]
+            elif kind == b"smessage":
+                channel, payload = push[1].decode(errors="replace"), push[2]
+                if ("s", channel) not in self.confirmed:
+                    return None  # another node has it now, and brings what is published from now on
             elif kind == b"pmessage":
                 channel, payload = push[2].decode(errors="replace"), push[3]
             elif kind in BEGUN:

@@ -3,6 +3,8 @@
 It publishes what the layer's processes hear. It receives nothing, but for the answer to what it asks of a process.
 """
 
+import itertools
+import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -79,6 +81,7 @@ class SyncChannelLayer:
         self.serializer = serializer_of(serializer_format, symmetric_encryption_keys, serializer)
         self.timeout, self.expiry = timeout, expiry
         self.capacity, self.channel_capacity = capacity, checked_capacities(channel_capacity)
+        self._pid, self._token, self._numbers = 0, "", itertools.count(1)
         self._clients = [_Client(target, timeout) for target in targets_of(hosts, url)]
 
     def __repr__(self) -> str:
@@ -133,7 +136,7 @@ class SyncChannelLayer:
             raise InvalidChannelLayerError(f"group_send({group!r}, idempotency_key=…): the group has no history")
         channel = self.wire.events(group)
         client = self._client(group if isinstance(self.wire, Native) else channel)
-        client.run(client.publish_command, channel, self.wire.event(sealed))
+        client.run(client.publish_command, channel, self._framed(client, sealed))
         return None
 
     def group_add(self, group: str, channel: str) -> None:
@@ -166,6 +169,13 @@ class SyncChannelLayer:
         assert isinstance(self.wire, Native)
         client = self._client(token)
         return bool(client.run(client.publish_command, self.wire.inbox(token), write_letter(letter)))
+
+    def _framed(self, client: "_Client", sealed: bytes) -> bytes:
+        if client.publish_command != "SPUBLISH" or not isinstance(self.wire, Native):
+            return self.wire.event(sealed)
+        if self._pid != os.getpid():  # after a fork, both would give out the same numbers
+            self._pid, self._token, self._numbers = os.getpid(), secrets.token_hex(6), itertools.count(1)
+        return self.wire.numbered(self._token, next(self._numbers), sealed)
 
     def _seal(self, message: Message) -> bytes:
         sealed = self.serializer.encode(message)
