@@ -259,8 +259,11 @@ def _compare(places: Mapping[Position, Event], ledger: Ledger, findings: Finding
     findings.count("histories", len({position.epoch for position in (*places, *promised)}))
 
 
-def judge_plain(streams: Streams, ledger: Ledger) -> Findings:
-    """Judge the members of one group without history: what is missing must have been told where it is missing."""
+def judge_plain(streams: Streams, ledger: Ledger, *, late: int = 0) -> Findings:
+    """Judge the members of one group without history: what is missing must have been told where it is missing.
+
+    ``late``: after how many more things at the latest, if not just there.
+    """
     findings = Findings()
     taken: dict[str, set[int]] = {}
     for event, sent in ledger.items():
@@ -268,55 +271,74 @@ def judge_plain(streams: Streams, ledger: Ledger) -> Findings:
         if sent.outcome == "taken":
             taken.setdefault(event.sender, set()).add(event.number)
     for name, stream in streams.items():
-        _read_plain(name, stream, ledger, taken, findings)
+        _PlainMember(name, ledger, taken, late, findings).read(stream)
     return findings
 
 
-def _read_plain(
-    name: str, stream: Iterable[Item], ledger: Ledger, taken: Mapping[str, set[int]], findings: Findings
-) -> None:
-    last: dict[str, int] = {}  # by sender
-    certain: set[str] = set()  # senders of whom nothing may be missing since their last event
-    seen: set[Event] = set()
-    for index, item in enumerate(stream):
-        where = f"{name}, item {index}"
-        if isinstance(item, Joined):
-            findings.count("joined")
-            # A member of its own: what was sent before it came may still be on its way to its process.
-            certain.clear()
-            seen.clear()
-            last.clear()
-        elif isinstance(item, Told):
-            findings.count(f"{item.what} told")
-            certain.clear()
-        elif isinstance(item, Closed):
-            _closed(item, where, findings)
-        else:
-            _got_plain(item.event, where, last, certain, seen, ledger, taken, findings)
+class _PlainMember:
+    """One client on its way through events without positions."""
 
+    def __init__(self, name: str, ledger: Ledger, taken: Mapping[str, set[int]], late: int, findings: Findings) -> None:
+        self.name, self.ledger, self.taken, self.late, self.findings = name, ledger, taken, late, findings
+        self.last: dict[str, int] = {}  # by sender
+        self.certain: set[str] = set()  # senders of whom nothing may be missing since their last event
+        self.seen: set[Event] = set()
+        self.untold: list[tuple[int, str, int]] = []  # at which item, what, how many
 
-def _got_plain(
-    event: Event, where: str, last: dict[str, int], certain: set[str], seen: set[Event], ledger: Ledger,
-    taken: Mapping[str, set[int]], findings: Findings,
-) -> None:  # fmt: skip
-    findings.count("events")
-    sent = ledger.get(event, Sent("unknown"))
-    if sent.outcome == "not done":
-        findings.blame("impossible", f"{where}: {event} was not done, and came")
-    before = last.get(event.sender, 0)
-    if event in seen:
-        findings.blame("duplicated", f"{where}: {event} once more")
-    elif event.number < before:
-        if sent.outcome == "unknown":
-            findings.count("late, of unknown outcome")  # it was on its way when its connection was given up
+    def read(self, stream: Sequence[Item]) -> None:
+        for index, item in enumerate(stream):
+            self._give_up(index - self.late)
+            where = f"{self.name}, item {index}"
+            if isinstance(item, Joined):
+                self.findings.count("joined")
+                # A member of its own: what was sent before it came may still be on its way to its process.
+                self._told("told by a new entrance")
+                self.seen.clear()
+                self.last.clear()
+            elif isinstance(item, Told):
+                self.findings.count(f"{item.what} told")
+                self._told("missing, and told late")
+            elif isinstance(item, Closed):
+                _closed(item, where, self.findings)
+            else:
+                self._got(item.event, index, where)
+        self._give_up(len(stream))
+
+    def _told(self, how: str) -> None:
+        self.certain.clear()
+        for _, _, count in self.untold:
+            self.findings.count(how, count)
+        self.untold.clear()
+
+    def _give_up(self, index: int) -> None:
+        while self.untold and self.untold[0][0] <= index:
+            _, what, count = self.untold.pop(0)
+            self.findings.blame("lost", what, count)
+
+    def _got(self, event: Event, index: int, where: str) -> None:
+        findings = self.findings
+        findings.count("events")
+        sent = self.ledger.get(event, Sent("unknown"))
+        if sent.outcome == "not done":
+            findings.blame("impossible", f"{where}: {event} was not done, and came")
+        before = self.last.get(event.sender, 0)
+        if event in self.seen:
+            findings.blame("duplicated", f"{where}: {event} once more")
+        elif event.number < before:
+            if sent.outcome == "unknown":
+                findings.count("late, of unknown outcome")  # it was on its way when its connection was given up
+            else:
+                findings.blame("out of order", f"{where}: {event} after {before}")
         else:
-            findings.blame("out of order", f"{where}: {event} after {before}")
-    else:
-        missing = sorted(taken.get(event.sender, set()).intersection(range(before + 1, event.number)))
-        if missing and event.sender in certain:
-            findings.blame("lost", f"{where}: {missing[:5]} before {event}, untold", len(missing))
+            if before:
+                self._look_between(before, event, index, where)
+            self.last[event.sender] = event.number
+            self.certain.add(event.sender)
+        self.seen.add(event)
+
+    def _look_between(self, before: int, event: Event, index: int, where: str) -> None:
+        missing = sorted(self.taken.get(event.sender, set()).intersection(range(before + 1, event.number)))
+        if missing and event.sender in self.certain:
+            self.untold.append((index, f"{where}: {missing[:5]} before {event}, untold", len(missing)))
         elif missing:
-            findings.count("missing, and told", len(missing))
-        last[event.sender] = event.number
-        certain.add(event.sender)
-    seen.add(event)
+            self.findings.count("missing, and told", len(missing))

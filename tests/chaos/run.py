@@ -266,7 +266,7 @@ class Run:
                         streams, self.ledgers[group], HISTORY.limit, two_masters=self.plan.topology == "sentinel"
                     )
                     if kind == "history"
-                    else judge_plain(streams, self.ledgers[group])
+                    else judge_plain(streams, self.ledgers[group], late=300 if self.plan.topology == "cluster" else 0)
                 )
                 self.result.findings[group] = findings
         self.result.context = [

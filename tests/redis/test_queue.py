@@ -267,10 +267,10 @@ async def test_a_refusal_for_now_is_waited_out(monkeypatch: pytest.MonkeyPatch) 
     async with layer_at() as layer, opened(layer) as queue:
         run, left = layer.server.run, ["LOADING the server has just started", "READONLY", "OOM"]
 
-        async def refuse(*args: Any, **options: Any) -> Any:
-            if left:
+        async def refuse(script: Script, *args: Any, **options: Any) -> Any:
+            if left and script is module.FETCH:
                 raise LayerRefused("redis", left.pop())
-            return await run(*args, **options)
+            return await run(script, *args, **options)
 
         monkeypatch.setattr(layer.server, "run", refuse)
         monkeypatch.setattr(module, "BACKOFF", (0.01, 0.02))

@@ -34,7 +34,7 @@ class ContractBase:
     """Seconds within which a message that was sent must arrive."""
     quiet: ClassVar[float] = 0.05
     """Seconds after which a message that has not come is taken not to come."""
-    brief_expiry: ClassVar[float] = 0.05
+    brief_expiry: ClassVar[float] = 0.2
     """The shortest ``expiry``, in seconds, that the layer can keep."""
 
     def make_layer(self) -> ChannelLayer:
