@@ -46,7 +46,6 @@ MSGPACK = Format(
     msgspec.msgpack.encode, msgspec.msgpack.decode, True, frozenset({str, bytes, bool, int, float, type(None)})
 )
 JSON = Format(msgspec.json.encode, msgspec.json.decode, False, frozenset({str, bool, type(None)}))
-_TEXT = frozenset({str})
 
 
 class FormatSerializer:
@@ -65,9 +64,12 @@ class FormatSerializer:
             raise UnserializableMessage("message", f"is not a dict but {type(message).__name__}")
         try:
             payload: bytes = self._encoder.encode(message)
-            # What is flat and plain needs no second look, which costs more than the first.
-            if self._format.plain.issuperset(map(type, message.values())) and _TEXT.issuperset(map(type, message)):
-                return payload
+            plain = self._format.plain
+            for key, value in message.items():
+                if type(value) not in plain or type(key) is not str:
+                    break
+            else:
+                return payload  # what is flat and plain needs no second look, which costs more than the first
             same = self._decoder.decode(payload) == message
         except _REFUSALS as error:
             examine(message, self._format)
