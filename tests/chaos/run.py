@@ -36,6 +36,7 @@ class Plan:
     pause: float = 0.02  # seconds, in the mean, between two sends of one sender
     rest: float = 0.25  # seconds, in the mean, between two faults
     only: tuple[str, ...] = ()  # faults; else all that there are
+    verbose: bool = False
 
     @property
     def emphasis(self) -> dict[str, float]:
@@ -113,7 +114,7 @@ class Run:
     """A run as it goes."""
 
     def __init__(self, plan: Plan, ground: Field) -> None:
-        self.plan, self.field, self.timeline = plan, ground, Timeline()
+        self.plan, self.field, self.timeline = plan, ground, Timeline(plan.verbose)
         self.schedule = make_schedule(plan.seed, plan.faults, plan.topology, plan.rest, plan.emphasis)
         self.result = Result(plan, self.schedule)
         self.kinds = [kind for kind in plan.groups if kind in STAYING]

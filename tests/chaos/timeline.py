@@ -1,5 +1,7 @@
 """When which fault was in force: for whoever has to judge something by its time, or to explain it."""
 
+import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from math import inf
@@ -8,14 +10,17 @@ import trio
 
 
 class Timeline:
-    """What has happened in a run."""
+    """What has happened in a run. ``told``: whether a terminal is told as it happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: bool = False) -> None:
+        self._told, self._began = told, time.monotonic()
         self._notes: list[tuple[float, str]] = []
         self._faults: list[tuple[float, float, str]] = []  # from, until, name; inf while it is in force
 
     def note(self, what: str) -> None:
         self._notes.append((trio.current_time(), what))
+        if self._told:
+            sys.stderr.write(f"{time.monotonic() - self._began:7.2f} s  {what}\n")
 
     @contextmanager
     def fault(self, name: str, described: str) -> Iterator[None]:
