@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from trichannels.layers.redis.server import RUN_ID
 from trichannels.layers.serializers import Encrypted, MsgpackSerializer
 
 from ..proxy import Proxy
-from .presence_nodes import PATIENCE, Node, followed, node
+from .presence_nodes import PATIENCE, QUICK, Node, followed, node
 from .servers import RedisProcess, fresh_prefix, shared_server
 
 pytestmark = [pytest.mark.server, pytest.mark.once]
@@ -348,7 +349,8 @@ async def test_native_cancellation_and_any_other_undo_it_as_well() -> None:
 
 
 async def test_a_burst_of_arrivals_is_told_in_few_diffs() -> None:
-    async with two(lease=LONG) as (here, other):
+    calm = replace(QUICK, ping=PATIENCE)  # both run in one loop, which is busy for longer than a ping may take else
+    async with two(lease=LONG, timeouts=calm) as (here, other):
         await other.follow("room")
         roster = Roster(await other.board.snapshot("room"))
         async with anyio.create_task_group() as crowd:
