@@ -14,7 +14,6 @@ from trichannels.layers.redis import connection
 from trichannels.layers.redis.address import Endpoint
 
 MISSING = object()
-RUN_ID = "0123456789" * 4
 
 
 def bulk(data: str | bytes | int) -> bytes:
@@ -140,7 +139,6 @@ class FakeRedis:
             b"HELLO": lambda: b"%1\r\n" + bulk("proto") + b":3\r\n",
             b"SELECT": lambda: b"+OK\r\n",
             b"PING": lambda: bulk(args[0]) if args else b"+PONG\r\n",
-            b"INFO": lambda: bulk(f"# Server\r\nrun_id:{RUN_ID}\r\n"),
             b"ECHO": lambda: bulk(args[0]),
             b"INCR": lambda: b":%d\r\n" % self._incr(args[0]),
             b"PUBLISH": lambda: b":%d\r\n" % self.publish(args[0], args[1]),

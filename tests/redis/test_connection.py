@@ -15,11 +15,11 @@ import trustme
 
 from trichannels.exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown
 from trichannels.layers.redis.address import TLS, Endpoint, Standalone, parse_url
-from trichannels.layers.redis.connection import Connection, as_run_id, hopeless, open_connection, refused
-from trichannels.layers.redis.outbox import RUN_MARK, Pending, Stage, packed
+from trichannels.layers.redis.connection import Connection, hopeless, open_connection, refused
+from trichannels.layers.redis.outbox import Pending, Stage, packed
 from trichannels.seam import open_wake
 
-from .fake import RUN_ID, FakeRedis, bulk, push, soon
+from .fake import FakeRedis, bulk, push, soon
 from .servers import RedisProcess, fresh_prefix, shared_server
 
 SECRET = "s3cr3t"
@@ -40,7 +40,6 @@ async def test_who_we_are_and_whom_we_talk_to(version: str) -> None:
     server = shared_server(version)
     async with open_connection(endpoint_of(f"{server.url}/5"), timeout=5) as connection:
         assert await connection.ask("CLIENT", "GETNAME") == b"trichannels"
-        assert f"run_id:{connection.run_id}\r\n".encode() in await connection.ask("INFO", "server")
         assert b" db=5 " in await connection.ask("CLIENT", "INFO")
         assert b" resp=3" in await connection.ask("CLIENT", "INFO")
         key = fresh_prefix()
@@ -62,7 +61,7 @@ async def test_a_unix_socket() -> None:
 
 USERS = (
     "--user", "default", "on", f">{SECRET}", "~*", "&*", "+@all",
-    "--user", "some", "on", ">other", "~mine:*", "&mine:*", "+@all", "-info",
+    "--user", "some", "on", ">other", "~mine:*", "&mine:*", "+@all",
     "--user", "idle", "on", ">other", "~*", "&*", "+get",
     "--user", "mute", "on", ">other", "~*", "&*", "+@all", "-ping",
     "--user", "open", "on", "nopass", "~*", "&*", "+@all",
@@ -78,7 +77,6 @@ async def test_users_and_passwords(caplog: pytest.LogCaptureFixture) -> None:
         for username, password in ((None, SECRET), ("default", SECRET), ("some", "other"), ("open", None)):
             async with open_connection(replace(place, username=username, password=password), timeout=5) as connection:
                 assert await connection.ask("ACL", "WHOAMI") == (username or "default").encode()
-                assert bool(connection.run_id) is (username != "some")
                 texts.append(repr(connection))
         wrong = [
             (None, None, "NOAUTH", "give the layer a password"),
@@ -247,9 +245,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
     return FakeRedis(monkeypatch)
 
 
-def asked(connection: Connection, count: int = 1, data: bytes = b"", marked: bool = False) -> Pending:
+def asked(connection: Connection, count: int = 1, data: bytes = b"") -> Pending:
     """Put commands into the outbox of a connection."""
-    pending = Pending(data or packed("ECHO", "x") * count, count, open_wake(), marked=marked)
+    pending = Pending(data or packed("ECHO", "x") * count, count, open_wake())
     connection.outbox.put(pending)
     return pending
 
@@ -376,41 +374,6 @@ async def test_many_answers_are_not_one_long_one(fake: FakeRedis) -> None:
             fake.streams[0].say(bulk("x" * 200) * 100)
         await soon(lambda: pending.stage is Stage.OVER)
         assert pending.answers == [b"x" * 200] * 1000
-
-
-# ---- the run of a server
-
-
-async def test_the_run_id_is_put_in_where_it_is_written(fake: FakeRedis) -> None:
-    async with open_connection(Endpoint(), timeout=5) as connection:
-        pending = asked(connection, data=packed("ECHO", RUN_MARK), marked=True)
-        await soon(lambda: pending.stage is Stage.OVER)
-        assert pending.answers == [RUN_ID.encode()]
-
-
-@pytest.mark.parametrize("info", ["NOPERM this user has no permissions to run the 'info' command", None])
-async def test_what_needs_the_run_id_is_refused_where_it_is_not_told(
-    fake: FakeRedis, info: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A history that is continued after a restart, unseen, is worse than none. All else works."""
-    if info is None:
-        monkeypatch.setattr("tests.redis.fake.RUN_ID", "")
-    else:
-        fake.refused[b"INFO"] = info
-    async with open_connection(Endpoint(), timeout=5) as connection:
-        marked, plain = asked(connection, data=packed("ECHO", RUN_MARK), marked=True), asked(connection)
-        await soon(lambda: plain.stage is Stage.OVER)
-        assert isinstance(marked.error, LayerRefused)
-        assert "let the user run INFO" in str(marked.error)
-        assert plain.answers == [b"x"]
-        assert RUN_MARK not in b"".join(b"".join(command) for command in fake.seen)
-
-
-def test_run_ids_of_other_makes_have_the_length_that_was_packed() -> None:
-    assert as_run_id("") == ""
-    assert as_run_id("a" * 40) == "a" * 40
-    assert len(as_run_id("short")) == len(RUN_MARK)
-    assert as_run_id("short") != as_run_id("shorter")
 
 
 # ---- a connection of one's own

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from trichannels.exceptions import LayerUnreachable, OutcomeUnknown
-from trichannels.layers.redis.outbox import CHUNK, RUN_MARK, Due, Outbox, OutOfStep, Pending, Stage, packed, packed_all
+from trichannels.layers.redis.outbox import CHUNK, Due, Outbox, OutOfStep, Pending, Stage, packed, packed_all
 from trichannels.seam import open_wake
 
 
@@ -182,4 +182,3 @@ def test_what_is_packed_can_be_read() -> None:
     assert read(packed(*command)) == [expected]
     assert read(packed_all([command, ["PING"]])) == [expected, [b"PING"]]
     assert packed_all([]) == b""
-    assert len(RUN_MARK) == 40

@@ -18,7 +18,6 @@ from trichannels.exceptions import LayerClosed, LayerUnreachable, OutcomeUnknown
 from trichannels.layers.presence import PresenceState, Roster, Step
 from trichannels.layers.redis.names import Native
 from trichannels.layers.redis.presence import PRESENCE
-from trichannels.layers.redis.server import RUN_ID
 from trichannels.layers.serializers import Encrypted, MsgpackSerializer
 
 from ..proxy import Proxy
@@ -252,7 +251,7 @@ def late(prefix: str, one: Node, sequence: int, *changes: Any) -> tuple[list[str
     board = Native(prefix).key("room", "presence")
     keys = [board, f"{board}:owners", f"{board}:lingering", f"{board}:{one.token}"]
     settings = (60_000, 0, 600_000, "PUBLISH", one.names.events("room"))
-    return keys, ["change", RUN_ID, "epoch", one.token, *settings, sequence, *changes]
+    return keys, ["change", "epoch", one.token, *settings, sequence, *changes]
 
 
 async def test_a_change_that_is_overtaken_is_void() -> None:

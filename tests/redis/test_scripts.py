@@ -1,4 +1,4 @@
-"""Scripts survive what makes a server forget them, and know on which run of it they run."""
+"""Scripts survive what makes a server forget them."""
 
 import re
 from collections.abc import AsyncIterator
@@ -9,9 +9,8 @@ import pytest
 
 from trichannels.exceptions import LayerRefused, LayerUnreachable, OutcomeUnknown
 from trichannels.layers.redis.address import parse_url
-from trichannels.layers.redis.outbox import RUN_MARK
 from trichannels.layers.redis.scripts import FOLDER, Script
-from trichannels.layers.redis.server import RUN_ID, RedisServer, Timeouts, open_server
+from trichannels.layers.redis.server import RedisServer, Timeouts, open_server
 
 from .servers import RedisProcess, fresh_prefix, shared_server
 from .sinks import Told
@@ -27,17 +26,14 @@ async def opened(url: str) -> AsyncIterator[RedisServer]:
         yield server
 
 
-def run_id_of(redis: RedisProcess) -> bytes:
-    return str(redis.admin("INFO", "server")["run_id"]).encode()
-
-
 def test_scripts_are_files_whose_first_lines_say_what_they_do() -> None:
     files = sorted(FOLDER.glob("*.lua"))
     assert files
     for file in files:
         script = Script.from_file(file.stem)
-        assert script.text == file.read_text()
         assert script.text.removeprefix("#!lua\n").startswith("-- "), file
+        assert "-- include" not in script.text
+        assert (script.text == file.read_text()) is ("-- include" not in file.read_text())
         assert re.fullmatch("[0-9a-f]{40}", script.sha1)
         assert script.text not in repr(script)
     assert Script("a", "return 1") == Script("a", "return 1")
@@ -70,54 +66,13 @@ async def test_a_server_that_forgets_its_scripts(version: str) -> None:
 
 
 @pytest.mark.server
-async def test_a_script_knows_the_run_of_the_server() -> None:
-    with RedisProcess() as redis:
-        async with opened(redis.url) as server:
-            for _ in range(3):
-                expected = run_id_of(redis)
-                keys, args = await server.run(ECHO, ["k"], ["a", RUN_ID, b"b", RUN_ID, 7])
-                assert (keys, args) == ([b"k"], [b"a", expected, b"b", expected, b"7"])
-                redis.admin("SCRIPT", "FLUSH")  # and where its text is sent
-                assert await server.run(ECHO, [], [RUN_ID]) == [[], [expected]]
-                redis.restart()
-                for _ in range(50):
-                    try:
-                        await server.execute("PING")
-                        break
-                    except LayerUnreachable:
-                        continue
-
-
-@pytest.mark.server
-async def test_what_waits_for_a_server_runs_with_the_run_id_that_it_has_then() -> None:
-    with RedisProcess() as redis:
-        async with opened(redis.url) as server:
-            assert await server.run(ECHO, [], [RUN_ID]) == [[], [run_id_of(redis)]]
-            redis.kill()
-            with pytest.raises(LayerUnreachable):
-                await server.execute("PING", timeout=0.1)
-            answers: list[object] = []
-
-            async def run() -> None:
-                answers.append(await server.run(ECHO, [], [RUN_ID], timeout=20))
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(run)
-                await anyio.to_thread.run_sync(redis.start)
-            assert answers == [[[], [run_id_of(redis)]]]
-
-
-@pytest.mark.server
 async def test_a_payload_of_any_bytes() -> None:
     payloads = [
         bytes(range(256)), b"", b"\r\n", b"$5\r\nhello\r\n", b"x" * 1_000_000, "ü€😀".encode(), b"\xff" * 41,
-        b"RUN_ID", repr(RUN_ID).encode(), b"0" * 40, RUN_MARK[:-1], RUN_MARK[1:] + b"x",
     ]  # fmt: skip
     async with opened(shared_server().url) as server:
         for payload in payloads:
             assert await server.run(ECHO, [], [payload]) == [[], [payload]]
-            _, (run_id, came) = await server.run(ECHO, ["k"], [RUN_ID, payload])
-            assert (came, len(run_id)) == (payload, 40)
         assert await server.run(ECHO, [], ["ü€😀", 1, 1.5]) == [[], ["ü€😀".encode(), b"1", b"1.5"]]
 
 

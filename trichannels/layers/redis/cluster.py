@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,9 +18,9 @@ from ...nursery import collapsed
 from .address import Cluster, Endpoint
 from .connection import Connection, open_connection, refused
 from .link import Link
-from .outbox import RUN_MARK, packed
-from .scripts import Script
-from .server import RUN_ID, Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
+from .outbox import packed
+from .scripts import Script, run_script
+from .server import Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .slots import Place, SlotTable, read_slots, redirection, slot_of
 from .standalone import delete_on
 from .subscriber import Subscriber
@@ -102,11 +103,8 @@ class ClusterServer(RedisServer):
         slots = {slot_of(key) for key in keys}
         if len(slots) != 1:
             raise InvalidChannelLayerError(f"the keys of a script must be in one slot of a cluster: {list(keys)}")
-        slot, marked = slots.pop(), RUN_ID in args
-        passed = [len(keys), *keys, *(RUN_MARK if each is RUN_ID else each for each in args)]
-        answer = await self._submit(slot, packed("EVALSHA", script.sha1, *passed), timeout, marked)
-        if isinstance(answer, Exception) and str(answer).startswith("NOSCRIPT"):
-            answer = await self._submit(slot, packed("EVAL", script.text, *passed), timeout, marked)
+        ask = partial(self._submit, slots.pop())
+        answer = await run_script(ask, script, [len(keys), *keys, *args], self._limit(timeout))
         if isinstance(answer, Exception):
             raise refused(self.label, answer)
         return answer
@@ -138,7 +136,7 @@ class ClusterServer(RedisServer):
     def _limit(self, timeout: float | None) -> float:
         return self.timeouts.reply if timeout is None else timeout
 
-    async def _submit(self, slot: int, data: bytes, timeout: float | None, marked: bool = False) -> Any:
+    async def _submit(self, slot: int, data: bytes, timeout: float | None) -> Any:
         """Send a command to whoever has its slot, and follow it where it goes; an error may be what is returned."""
         limit = self._limit(timeout)
         deadline, pause = anyio.current_time() + limit, PAUSE[0]
@@ -149,9 +147,8 @@ class ClusterServer(RedisServer):
             prefix, asked = (ASKING if asked is not None else b""), None
             try:
                 # Another node may have the slot by the time this one is given up: what is not written goes there.
-                answers = await node.link.submit(
-                    prefix + data, 2 if prefix else 1, left, marked=marked, patience=max(limit / 8, 0.1)
-                )
+                patience = max(limit / 8, 0.1)
+                answers = await node.link.submit(prefix + data, 2 if prefix else 1, left, patience=patience)
             except OutcomeUnknown:
                 self.look_soon()
                 raise

@@ -6,7 +6,6 @@ cancelled: the stream never gets out of step. Source: https://redis.io/docs/late
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from hashlib import sha1
 from typing import Any
 
 import anyio
@@ -17,7 +16,7 @@ from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachab
 from ...nursery import collapsed
 from ...seam import open_wake
 from .address import Endpoint
-from .outbox import RUN_MARK, Due, Outbox, OutOfStep, Pending, Stage, packed
+from .outbox import Due, Outbox, OutOfStep, Pending, Stage, packed
 
 READ = 2**16
 CLIENT_NAME = "trichannels"
@@ -74,7 +73,7 @@ async def _connect(endpoint: Endpoint) -> ByteStream:
 
 
 class Connection:
-    """An open connection. ``over`` is set when it has ended, and ``problem`` says why. ``run_id``: the server's.
+    """An open connection. ``over`` is set when it has ended, and ``problem`` says why.
 
     With an ``outbox`` of a link it writes what is in there; else it has one of its own.
     """
@@ -84,8 +83,6 @@ class Connection:
         settle: Callable[[], Awaitable[None]] | None, reply_bytes: int,
     ) -> None:  # fmt: skip
         self.endpoint, self.label = endpoint, endpoint.label
-        self.run_id = ""
-        self._no_run_id = LayerRefused(self.label, "INFO server tells no run_id")
         self.heard = 0  # how often something came: whoever still talks is alive
         self.settling = False  # what came is being delivered; meanwhile nothing is read
         self.over = anyio.Event()
@@ -104,7 +101,7 @@ class Connection:
     # ---- greeting
 
     async def greet(self) -> None:
-        """Say who we are, and learn which run of the server this is. Raises :class:`LayerRefused`.
+        """Say who we are. Raises :class:`LayerRefused`.
 
         It ends with a PING: what the server answers to that while it loads its data, it would answer to all else.
         """
@@ -116,24 +113,14 @@ class Connection:
         if endpoint.database:
             commands.append(packed("SELECT", endpoint.database))
         with suppress(anyio.BrokenResourceError):  # it may have hung up on us: its last words tell why
-            await self._stream.send(b"".join([*commands, packed("PING"), packed("INFO", "server")]))
+            await self._stream.send(b"".join([*commands, packed("PING")]))
         answers = []
         for _ in [*commands, "PING"]:
             answers.append(answer := await self._answer())
             if isinstance(answer, Exception):
                 raise refused(self.label, _censored(answer, endpoint.password))
-        self._learn(await self._answer())
         if not isinstance(answers[0], dict) or self._parser.has_data():  # a mail server greets with "+OK", too
             raise OutOfStep("other answers to our greeting than Redis has")
-
-    def _learn(self, info: Any) -> None:
-        if isinstance(info, Exception):
-            self._no_run_id = refused(self.label, info)
-            return
-        told = info.decode(errors="replace") if isinstance(info, bytes) else ""
-        for line in told.splitlines():
-            if line.startswith("run_id:"):
-                self.run_id = as_run_id(line.partition(":")[2].strip())
 
     async def _answer(self) -> Any:
         while True:
@@ -196,13 +183,11 @@ class Connection:
         outbox = self.outbox
         while not self.problem:  # what is not written when it breaks is not taken, though we may still be woken
             written = outbox.take()
-            if not self.run_id:
-                written = self._without_marked(written)
             if not written:
                 await outbox.wake.sleep()
                 continue
             self._due.extend([pending for pending in written if pending.count])
-            data = b"".join([self._stamped(pending) if pending.marked else pending.data for pending in written])
+            data = b"".join([pending.data for pending in written])
             for pending in written:
                 if not pending.count:  # it is answered by pushes alone
                     pending.finish()
@@ -211,18 +196,6 @@ class Connection:
             except (anyio.BrokenResourceError, OSError):
                 await anyio.sleep(LAST_WORDS)  # the reader finds the end sooner, behind what was answered before it
                 raise
-
-    def _stamped(self, pending: Pending) -> bytes:
-        return pending.data.replace(RUN_MARK, self.run_id.encode())
-
-    def _without_marked(self, taken: list[Pending]) -> list[Pending]:
-        """Refuse what depends on which run of the server it is: a history that is continued by mistake is worse."""
-        why = self._no_run_id
-        for pending in taken:
-            if pending.marked:
-                advice = "histories and presence have to know when the server was restarted: let the user run INFO"
-                pending.finish(LayerRefused(self.label, why.answer, advice))
-        return [pending for pending in taken if not pending.marked]
 
     async def _read(self) -> None:
         gets, answered, on_push, settle = self._parser.gets, self._due.answer, self._on_push, self._settle
@@ -339,13 +312,6 @@ async def over(pending: Pending) -> None:
     assert pending.wake is not None
     while pending.stage is not Stage.OVER:
         await pending.wake.sleep()
-
-
-def as_run_id(told: str) -> str:
-    """Return what a server calls its run, as long as RUN_MARK: other makes of Redis may have shorter ones, or none."""
-    if not told or len(told) == len(RUN_MARK):
-        return told
-    return sha1(told.encode(), usedforsecurity=False).hexdigest()
 
 
 def _malformed(error: Exception) -> OutOfStep:

@@ -124,7 +124,6 @@ class Link:
         count: int,
         timeout: float | None = None,
         *,
-        marked: bool = False,
         patience: float | None = None,
     ) -> list[Any]:
         """Send ``count`` packed commands; return their answers, errors among them.
@@ -132,7 +131,7 @@ class Link:
         Raises as :class:`RedisServer` says. With ``patience``, seconds, what is not even written by then is given up.
         """
         limit = self._timeouts.reply if timeout is None else timeout
-        pending = Pending(data, count, open_wake(), marked=marked)
+        pending = Pending(data, count, open_wake())
         queued = False
         try:
             with anyio.move_on_after(limit):

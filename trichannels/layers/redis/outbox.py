@@ -1,6 +1,5 @@
 """Commands on their way: they wait to be written, then for their answers. Bounded in number and bytes. No I/O."""
 
-import secrets
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from enum import Enum
@@ -12,9 +11,6 @@ from ...exceptions import OutcomeUnknown, TrichannelsError
 from ...seam import Wake, open_wake
 
 CHUNK = 256 * 1024  # bytes that are written at once
-
-
-RUN_MARK = secrets.token_hex(20).encode()  # as long as a run id, so that it can be put in its place in what is packed
 
 
 class OutOfStep(Exception):
@@ -36,11 +32,10 @@ class Pending:
     is answered all the same.
     """
 
-    __slots__ = ("answers", "box", "count", "data", "error", "marked", "stage", "wake")
+    __slots__ = ("answers", "box", "count", "data", "error", "stage", "wake")
 
-    def __init__(self, data: bytes, count: int, wake: Wake | None = None, marked: bool = False) -> None:
+    def __init__(self, data: bytes, count: int, wake: Wake | None = None) -> None:
         self.data, self.count, self.wake = data, count, wake
-        self.marked = marked  # has RUN_MARK in it, for the run id of the server that it will be written to
         self.box: Outbox | None = None
         self.answers: list[Any] = []
         self.stage = Stage.QUEUED

@@ -27,7 +27,7 @@ from .names import Native
 from .presence_answers import MARK, Answer, read_diff, read_entries
 from .presence_room import Entry, Room, Waiter
 from .scripts import Script
-from .server import RUN_ID, RedisServer
+from .server import RedisServer
 
 PRESENCE = Script.from_file("presence")
 
@@ -293,7 +293,7 @@ class RedisPresence:
         board = names.key(group, "presence")
         keys = [board, f"{board}:owners", f"{board}:lingering", f"{board}:{owner}" if owner else board]
         server = room.server
-        arguments = (what, RUN_ID, secrets.token_hex(8), owner, *self._settings, server.publish_command)
+        arguments = (what, secrets.token_hex(8), owner, *self._settings, server.publish_command)
         return await server.run(
             PRESENCE, keys, (*arguments, names.events(group), *more), timeout=timeout or self._timeout
         )

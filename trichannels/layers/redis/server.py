@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ...exceptions import InvalidChannelLayerError
 from .address import Cluster, Sentinels, Target
@@ -13,15 +13,6 @@ from .scripts import Script
 
 Arg: TypeAlias = str | bytes | int | float
 Command: TypeAlias = Sequence[Arg]
-
-
-class _RunId:
-    def __repr__(self) -> str:
-        return "RUN_ID"
-
-
-RUN_ID: Final = _RunId()
-"""Among the arguments of a script: the run id of the server that will run it."""
 
 
 class Sink(Protocol):

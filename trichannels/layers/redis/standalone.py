@@ -10,9 +10,9 @@ from ...nursery import collapsed
 from .address import Endpoint, Standalone
 from .connection import Connection, open_connection, refused
 from .link import Link
-from .outbox import RUN_MARK, packed, packed_all, packed_head
-from .scripts import Script
-from .server import RUN_ID, Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
+from .outbox import packed, packed_all, packed_head
+from .scripts import Script, run_script
+from .server import Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .subscriber import Subscriber
 
 
@@ -34,7 +34,7 @@ class OneServer(RedisServer):
         raise NotImplementedError
 
     async def execute(self, *command: Arg, key: str = "", timeout: float | None = None) -> Any:
-        answer = (await self.link.submit(packed(*command), 1, timeout))[0]
+        answer = await self._answer(packed(*command), timeout)
         if isinstance(answer, Exception):
             raise refused(self.label, answer)
         return answer
@@ -61,7 +61,14 @@ class OneServer(RedisServer):
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None
     ) -> Any:
-        return await run_on(self.link, script, keys, args, timeout)
+        limit = self.timeouts.reply if timeout is None else timeout
+        answer = await run_script(self._answer, script, [len(keys), *keys, *args], limit)
+        if isinstance(answer, Exception):
+            raise refused(self.label, answer)
+        return answer
+
+    async def _answer(self, data: bytes, timeout: float | None) -> Any:
+        return (await self.link.submit(data, 1, timeout))[0]
 
     async def subscribe(
         self, channels: Sequence[str], *, patterns: Sequence[str] = (), timeout: float | None = None
@@ -119,21 +126,6 @@ async def open_standalone(
             yield server
         finally:
             group.cancel_scope.cancel()
-
-
-async def run_on(
-    link: Link, script: Script, keys: Sequence[str], args: Sequence[Any], timeout: float | None = None
-) -> Any:
-    """Run a script by its digest; where the server does not know it, by its text, which makes it known."""
-    began, marked = anyio.current_time(), RUN_ID in args
-    passed = [len(keys), *keys, *(RUN_MARK if each is RUN_ID else each for each in args)]
-    answer = (await link.submit(packed("EVALSHA", script.sha1, *passed), 1, timeout, marked=marked))[0]
-    if isinstance(answer, Exception) and str(answer).startswith("NOSCRIPT"):
-        left = None if timeout is None else max(0.0, began + timeout - anyio.current_time())
-        answer = (await link.submit(packed("EVAL", script.text, *passed), 1, left, marked=marked))[0]
-    if isinstance(answer, Exception):
-        raise refused(link.label, answer)
-    return answer
 
 
 async def delete_on(link: Link, pattern: str) -> int:

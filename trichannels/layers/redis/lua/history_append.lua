@@ -6,18 +6,8 @@
 --       6 pub/sub channel, 7 PUBLISH or SPUBLISH, 8 "1" if there is an idempotency key
 -- Returns offset, epoch, and 1 if the event is new or 0 if its key was known.
 
--- The server's replication id is another after each start, and each time that it was made the master. What it has may
--- then be an old snapshot, or lack what had not come to the replica; those positions have been given out already.
-local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if not reign then
-  return redis.error_reply('NOREPLID INFO replication tells no master_replid: no history can be kept here')
-end
-local epoch, of, offset = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'reign', 'offset'))
-if not epoch or of ~= reign then
-  epoch, offset = ARGV[5], 0
-  redis.call('UNLINK', KEYS[2])
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'reign', reign, 'offset', 0)
-end
+local NEW_EPOCH = ARGV[5]
+-- include history
 if ARGV[8] == '1' then
   local known = redis.call('GET', KEYS[3])
   if known then

@@ -6,16 +6,8 @@
 --       5 how many events may be missing at most, 6 how many a page may have
 -- Returns offset, epoch, and a list: offset, payload, offset, payload, ... (empty where another epoch is known)
 
-local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-if not reign then
-  return redis.error_reply('NOREPLID INFO replication tells no master_replid: no history can be kept here')
-end
-local epoch, of, offset = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'reign', 'offset'))
-if not epoch or of ~= reign then
-  epoch, offset = ARGV[1], 0
-  redis.call('UNLINK', KEYS[2])
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'reign', reign, 'offset', 0)
-end
+local NEW_EPOCH = ARGV[1]
+-- include history
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 offset = tonumber(offset)
 local since, events = tonumber(ARGV[4]), {}

@@ -1,14 +1,14 @@
 #!lua
 -- The presence of one group: who comes, who goes, who is there. One round trip, one slot.
 --
--- KEYS: 1 board (hash: #epoch, #run, #offset, #lingering, and for each key "=NAME" the number of its connections,
+-- KEYS: 1 board (hash: #epoch, #reign, #offset, #lingering, and for each key "=NAME" the number of its connections,
 --         or "-ENTRY" while it lingers without one)
 --       2 owners (zset: when an owner's lease runs out, in ms), 3 lingering (zset: when a NAME is gone, in ms)
 --       4 the caller's connections (hash: "#" EPOCH:SEQUENCE, and "CONNECTION\nNAME" its entry), or the board again;
 --         those of other owners are found by their names, in the same slot
--- ARGV: 1 change, renew, read or count, 2 the server's run id, 3 an epoch, should a new one begin, 4 owner ("" for none),
---       5 lease, 6 linger, 7 how long all this is kept (ms each), 8 PUBLISH or SPUBLISH, 9 pub/sub channel,
---       10 sequence number of the change, 11… pairs: CONNECTION\nNAME, and its entry ("" for a leave)
+-- ARGV: 1 change, renew, read or count, 2 an epoch, should a new one begin, 3 owner ("" for none), 4 lease, 5 linger,
+--       6 how long all this is kept (ms each), 7 PUBLISH or SPUBLISH, 8 pub/sub channel, 9 sequence number of the change,
+--       10… pairs: CONNECTION\nNAME, and its entry ("" for a leave)
 -- Returns whether the owner's lease had run out (then it enters everything again), how many connections it has, how many
 --   keys are present, in how many ms to come again (-1 for no need), offset, epoch; to read, lists of entries follow,
 --   in which what does not begin with "=" is none. A change that was overtaken by a later one returns nothing.
@@ -16,13 +16,15 @@
 -- What belongs together may be lost in part, if the server runs out of memory and evicts. That is found, and all begins anew.
 
 local board, owners, lingering, mine = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local what, run, owner = ARGV[1], ARGV[2], ARGV[4]
-local lease, linger, keep = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local what, owner = ARGV[1], ARGV[3]
+local lease, linger, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local BUDGET, DEAD = 500, 16 -- connections, and owners, that one call buries; the next one goes on
+
+-- include reign
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local state = redis.call('HMGET', board, '#epoch', '#run', '#offset', '#lingering')
+local state = redis.call('HMGET', board, '#epoch', '#reign', '#offset', '#lingering')
 local epoch, offset, lingerers = state[1], tonumber(state[3]), tonumber(state[4])
 local names, before, entered, left -- keys that came or went: which, whether they were present, with what
 
@@ -31,9 +33,9 @@ local function begin_anew()
     redis.call('UNLINK', board .. ':' .. other)
   end
   redis.call('UNLINK', board, owners, lingering)
-  epoch, offset, lingerers = ARGV[3], 0, 0
+  epoch, offset, lingerers = ARGV[2], 0, 0
   names, before, entered, left = {}, {}, {}, {}
-  redis.call('HSET', board, '#epoch', epoch, '#run', run, '#offset', 0, '#lingering', 0)
+  redis.call('HSET', board, '#epoch', epoch, '#reign', reign, '#offset', 0, '#lingering', 0)
 end
 
 local function epoch_of(connections)
@@ -107,14 +109,14 @@ if what == 'count' and not epoch then
   return {0, 0, 0, -1, 0, ''}
 elseif what == 'change' and epoch then
   local known, sequence = epoch_of(mine)
-  if known == epoch and tonumber(sequence) >= tonumber(ARGV[10]) then
+  if known == epoch and tonumber(sequence) >= tonumber(ARGV[9]) then
     return {}
   end
 end
 
 -- Is all there that belongs together?
 names, before, entered, left = {}, {}, {}, {}
-if not epoch or state[2] ~= run or not offset or redis.call('ZCARD', lingering) ~= lingerers then
+if not epoch or state[2] ~= reign or not offset or redis.call('ZCARD', lingering) ~= lingerers then
   begin_anew()
 end
 
@@ -167,14 +169,14 @@ if owner ~= '' then
     lapsed = 1
   end
   if what == 'change' then
-    redis.call('HSET', mine, '#', epoch .. ':' .. ARGV[10])
+    redis.call('HSET', mine, '#', epoch .. ':' .. ARGV[9])
   end
   if known or what == 'change' then
     redis.call('ZADD', owners, now + lease, owner)
   end
 end
 
-for at = 11, #ARGV, 2 do
+for at = 10, #ARGV, 2 do
   if ARGV[at + 1] == '' then
     leave(ARGV[at])
   else
@@ -197,7 +199,7 @@ end
 if #joins + #leaves > 0 then
   offset = offset + 1
   local head = 'p' .. offset .. ' ' .. epoch .. ' ' .. #joins .. ' ' .. #leaves .. '\n'
-  redis.call(ARGV[8], ARGV[9], head .. table.concat(joins) .. table.concat(leaves))
+  redis.call(ARGV[7], ARGV[8], head .. table.concat(joins) .. table.concat(leaves))
 end
 redis.call('HSET', board, '#offset', offset, '#lingering', lingerers)
 for at = 1, 4 do
