@@ -138,7 +138,7 @@ class Guest(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         named = self.scope["url_route"]["kwargs"]
         try:
-            await self.track(named["group"], named["key"], named["number"])
+            await self.track(named["group"], named["key"], named["visit"])
         except (LayerUnreachable, LayerRefused):
             await self.close(AWAY)
             return
@@ -236,7 +236,7 @@ application = ProtocolTypeRouter(
                 path("shared/<str:group>/", Shared.as_asgi()),
                 path("follower/<str:group>/", Follower.as_asgi()),
                 path("publish/", Publisher.as_asgi()),
-                path("guest/<str:group>/<str:key>/<int:number>/", Guest.as_asgi()),
+                path("guest/<str:group>/<str:key>/<int:visit>/", Guest.as_asgi()),
                 path("watcher/<str:group>/", Watcher.as_asgi()),
             ]
         ),

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -28,37 +29,45 @@ GONE = (*BROKEN, Surprise, trio.TooSlowError, trio.ClosedResourceError)
 
 
 class Guest:
-    """Is present as a key, with one socket after the other. ``there``: it was told so, and its socket is open."""
+    """Is present as a key, with one socket after the other, each of which is a visit that has a number of its own.
 
-    def __init__(self, group: str, number: int, seed: int) -> None:
-        self.group, self.number, self.key = group, number, KEYS[number % len(KEYS)]
-        self.last = ""  # what it was at
+    ``there``: it was told that it is present, and its socket is open. A visit of which it was told nothing may be seen
+    by others all the same, until its end is known to its server.
+    """
+
+    def __init__(self, group: str, number: int, seed: int, visits: Iterator[int]) -> None:
+        self.group, self.number, self.key, self._visits = group, number, KEYS[number % len(KEYS)], visits
+        self.visit = 0  # the newest
         self.there = False
-        self.left_at = inf  # the last time
+        self.ended: dict[int, tuple[float, Serving]] = {}  # visits: when, and where
         self._random = random.Random(f"{seed} guest {group} {number}")
 
     async def run(self, field: Field, truce: "Truce") -> None:
         """Come and go. In a truce, who is out comes in, and who is in stays."""
         while True:
             serving = self._random.choice(field.servings)
-            with suppress(*GONE):
-                with trio.fail_after(CONNECTING):
-                    sock = await trio.open_tcp_stream("127.0.0.1", serving.port)
-                async with sock:
-                    await self._visit(Peer(sock.socket), serving, truce)
+            self.visit = next(self._visits)
+            try:
+                with suppress(*GONE):
+                    with trio.fail_after(CONNECTING):
+                        sock = await trio.open_tcp_stream("127.0.0.1", serving.port)
+                    async with sock:
+                        await self._visit(Peer(sock.socket), truce)
+            finally:
+                self.ended[self.visit] = trio.current_time(), serving
             with trio.move_on_after(self._random.uniform(0.01, 1.0)):
                 await truce.declared()
 
-    async def _visit(self, peer: Peer, serving: Serving, truce: "Truce") -> None:
+    async def _visit(self, peer: Peer, truce: "Truce") -> None:
         with trio.fail_after(CONNECTING):
-            await peer.opened(f"/guest/{self.group}/{self.key}/{self.number}/")
+            await peer.opened(f"/guest/{self.group}/{self.key}/{self.visit}/")
             await peer.hears('{"present": true}')
         self.there = True
         try:
             with trio.CancelScope() as stay, truce.ending(stay, self._random.expovariate(1 / STAYS)):
                 await peer.frame()  # which never comes: only the end
         finally:
-            self.there, self.left_at, self.last = False, trio.current_time(), str(serving)
+            self.there = False
         way = self._random.choice(("close", "reset", "vanish"))
         if way == "close":
             await peer.close()
@@ -130,7 +139,8 @@ class People:
     def __init__(self, groups: tuple[str, ...], field: Field, seed: int, timeline: Timeline, guests: int = 8) -> None:
         self.timeline = timeline
         self.field, self.truce = field, Truce()
-        self.guests = [Guest(group, number, seed) for group in groups for number in range(guests)]
+        visits = count(1)
+        self.guests = [Guest(group, number, seed, visits) for group in groups for number in range(guests)]
         self.watchers = [Watcher(group, serving, self.find_ghosts) for group in groups for serving in field.servings]
         self.slowest = self.oldest_ghost = 0.0
         self.truces = 0
@@ -143,25 +153,26 @@ class People:
             nursery.start_soon(watcher.run)
 
     def find_ghosts(self, watcher: Watcher) -> None:
-        """At any time: nobody is shown who has left longer ago than a lease takes, but for the time in which faults may
-        have kept anybody from telling. A killed process keeps nobody from it.
+        """At any time: no visit is shown that has ended longer ago than a lease takes, but for the time in which faults
+        may have kept anybody from telling. A killed process keeps nobody from it.
         """
-        shown = {number for numbers in watcher.told["asked"].values() for number in numbers}
+        shown = {visit for visits in watcher.told["asked"].values() for visit in visits}
         for guest in self.guests:
-            if guest.group == watcher.group and guest.number in shown and not guest.there:
-                age = self.timeline.quiet(guest.left_at, watcher.asked_at, apart=("kill_server",))
+            for visit in shown.intersection(guest.ended) if guest.group == watcher.group else ():
+                ended, serving = guest.ended[visit]
+                age = self.timeline.quiet(ended, watcher.asked_at, apart=("kill_server",))
                 self.oldest_ghost = max(self.oldest_ghost, age)
                 if age > GHOST and len(self.problems) < 20:
-                    ghost = f"{guest.key} {guest.number}, who left {guest.last} {age:.1f} quiet seconds ago"
+                    ghost = f"visit {visit} of {guest.key}, which ended at {serving} {age:.1f} quiet seconds ago"
                     self.problems.append(f"{watcher.serving} shows {ghost}; {self.timeline.recent()}")
 
     def differences(self) -> list[str]:
         """Return where what is seen is not what is there."""
         found = []
         for watcher in self.watchers:
-            there = Counter((guest.key, guest.number) for guest in self.guests if self._is_in(guest, watcher))
+            there = Counter((guest.key, guest.visit) for guest in self.guests if self._is_in(guest, watcher))
             told = watcher.told or {"asked": {}, "followed": []}
-            asked = Counter((key, number) for key, numbers in told["asked"].items() for number in numbers)
+            asked = Counter((key, visit) for key, visits in told["asked"].items() for visit in visits)
             if asked != there:
                 found.append(
                     f"{watcher.group} at {watcher.serving}: missing {sorted((there - asked).elements())}, "
