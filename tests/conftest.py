@@ -87,6 +87,12 @@ if BACKEND == "asyncio":  # on trio, the name is pytest-trio's own hook
         config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_collection_finish() -> None:
+    """What is there now stays: no collection of garbage looks at it again, of which the tests make many."""
+    gc.collect()
+    gc.freeze()
+
+
 def _threads() -> set[threading.Thread]:
     """Threads that belong to somebody: both backends keep idle worker threads for the next call."""
     return {t for t in threading.enumerate() if not t.name.startswith(("Trio thread", "AnyIO worker thread"))}

@@ -6,18 +6,20 @@ deliveries, so that order is kept whoever found it.
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 
 from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable, TrichannelsError
 from ...inbox import Envelope
 from ..history import History, Position
-from ..recovery import PENDING, Missed, Tracker, Verdict, is_whole, merge
+from ..recovery import Missed, Tracker, Verdict, is_whole, merge
 from .history import RedisHistory
+from .readings import Reading, Readings
 from .server import RedisServer
 
 log = logging.getLogger("trichannels.layers.redis")
@@ -47,6 +49,9 @@ class Deliveries(Protocol):
     async def drain(self) -> None:
         """Return when all that is in it now has been delivered."""
 
+    def start_soon(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Start a task of the layer."""
+
     def abandoned(self, feed: "GroupFeed") -> None:
         """A feed has begun that nobody wants any more."""
 
@@ -56,23 +61,6 @@ class Unreadable(Envelope):
 
     def __init__(self, group: str, position: Position) -> None:
         super().__init__(b"", lambda _: {}, group=group, position=position)
-
-
-class Collector:
-    """What was delivered to a group since a newcomer began to read its history; ``broken`` if that cannot be used."""
-
-    __slots__ = ("broken", "events")
-
-    def __init__(self) -> None:
-        self.events: list[Envelope] = []
-        self.broken = False
-
-    def take(self, delivery: Delivery) -> None:
-        if isinstance(delivery, Gap | Unreadable) or len(self.events) >= PENDING:
-            self.events.clear()
-            self.broken = True
-        else:
-            self.events.append(delivery)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +91,7 @@ class GroupFeed:
         self.over = False
         self._begun = anyio.Event()
         self._error: TrichannelsError | None = None
-        self._collectors: list[Collector] = []
+        self._readings = Readings(partial(deliveries.start_soon, self._read_for_newcomers))
         self._newest: dict[str, int] = {}  # the number of the newest event of each sender, where they are numbered
 
     def __repr__(self) -> str:
@@ -177,8 +165,7 @@ class GroupFeed:
         """Put an event into the line of deliveries, and before all who are reading the history meanwhile."""
         self.undelivered += 1
         if isinstance(delivery, Gap) or delivery.position is not None:
-            for collector in self._collectors:
-                collector.take(delivery)
+            self._readings.collect(None if isinstance(delivery, Gap | Unreadable) else delivery)
         self._deliveries.enqueue(self, delivery)
 
     def doubt(self) -> bool:
@@ -224,27 +211,38 @@ class GroupFeed:
     async def _read(self, since: Position | None) -> Missed[Envelope]:
         assert self._records is not None
         assert self._history is not None
-        return await self._records.after(self.group, self._history, since)
+        async with self._records.turn():
+            return await self._records.after(self.group, self._history, since)
 
     # ---- newcomers
+
+    async def _read_for_newcomers(self, reading: Reading) -> None:
+        assert self._records is not None
+        assert self._history is not None
+        await reading.read(self._records.turn(), partial(self._records.after, self.group, self._history))
 
     async def entrance(self, since: Position | None) -> "Entrance":
         """Return how a newcomer enters. Whoever gets it must act on it before anything is awaited."""
         if since is None or self.tracker is None:
             return Entrance(self.position, recovered=since is None)
-        for _ in range(READS):
-            collector = Collector()
-            self._collectors.append(collector)
-            try:
-                missed = await self._read(since)
-            finally:
-                self._collectors.remove(collector)
-            if not is_whole(since, missed):
-                return self._unproven(since, missed.top)
-            merged = None if collector.broken else merge(since, missed, collector.events)
-            if merged is not None:
-                return Entrance(_end_of(merged, since), merged)
+        for attempt in range(READS):
+            with self._readings.joined(since, alone=attempt > 0 or self._too_far(since)) as reading:
+                from_now = not reading.begun
+                missed = await reading.missed(since)
+                if not is_whole(since, missed):
+                    if from_now and reading.since == since:
+                        return self._unproven(since, missed.top)
+                    continue  # it may have failed for the sake of others, who have missed more
+                merged = None if reading.broken else merge(since, missed, reading.events)
+                if merged is not None:
+                    return Entrance(_end_of(merged, since), merged)
         return Entrance(self.position, recovered=False)
+
+    def _too_far(self, since: Position) -> bool:
+        """Say whether a newcomer has missed more than can be recovered, by what is known here."""
+        here, history = self.position, self._history
+        assert history is not None
+        return here is not None and here.epoch == since.epoch and here.offset - since.offset > history.limit
 
     def _unproven(self, since: Position, top: Position) -> "Entrance":
         """Nothing can be proven. Where a new history has begun, this group may not have heard of it yet, nor of all

@@ -1,10 +1,13 @@
 """The histories of groups in Redis: one script appends and publishes, one reads. Each is one round trip in one slot."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from ...exceptions import UnreadableMessage
+import anyio
+
+from ...exceptions import LayerUnreachable, UnreadableMessage
 from ...inbox import Envelope
 from ..history import History, Position
 from ..recovery import Missed
@@ -16,17 +19,47 @@ APPEND, READ = Script.from_file("history_append"), Script.from_file("history_rea
 
 PAGE = 250  # events that one reading brings
 MOST_BYTES = 16 * 1024 * 1024  # of one recovery; who has missed more reads the state afresh
+READS_AT_ONCE = 16  # of one server
 DAY = 86_400  # seconds; a history's number and name are kept for at least so long
 
 
 class RedisHistory:
-    """The histories of the groups of one server. ``read`` makes an event of what is kept; it may raise."""
+    """The histories of the groups of one server. ``read`` makes an event of what is kept; it may raise.
 
-    def __init__(self, server: RedisServer, names: Native, read: Callable[[str, bytes, Position], Envelope]) -> None:
-        self._server, self._names, self._read = server, names, read
+    Only so many are read at once (see ``turn``): after an outage all may want to, and each answer is much work.
+    """
+
+    def __init__(
+        self, server: RedisServer, names: Native, read: Callable[[str, bytes, Position], Envelope], timeout: float
+    ) -> None:
+        self._server, self._names, self._read, self._timeout = server, names, read, timeout
+        self._free = anyio.Semaphore(READS_AT_ONCE)
+        self._reads = 0  # that are over
 
     def __repr__(self) -> str:
         return f"<RedisHistory at {self._server.label}>"
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold one of the places of those who may read, for the block.
+
+        Raises :class:`LayerUnreachable` if for ``timeout`` seconds none of those before has come to an end.
+        """
+        await self._come_in()
+        try:
+            yield
+        finally:
+            self._reads += 1
+            self._free.release()
+
+    async def _come_in(self) -> None:
+        while True:
+            reads = self._reads
+            with anyio.move_on_after(self._timeout):
+                return await self._free.acquire()
+            if self._reads == reads:
+                problem = f"no history could be read within {self._timeout:g} s"
+                raise LayerUnreachable(self._server.label, problem)
 
     async def append(self, group: str, sealed: bytes, history: History, key: str | None) -> Position:
         """Give an event its position and publish it; of several with one key, only the first."""

@@ -60,13 +60,13 @@ class Hub:
         on_lost: Callable[[], object],
         on_restored: Callable[[], object],
     ) -> None:
-        self.board, self.wire, self._start_soon = board, wire, start_soon
+        self.board, self.wire, self.start_soon = board, wire, start_soon
         self._serializer = serializer
         inner = serializer.inner if isinstance(serializer, Encrypted) else serializer
         self._decrypt = serializer.decrypt if isinstance(serializer, Encrypted) else None
         self._encode, self._decode = inner.encode, inner.decode
         self._expiry, self._history_of, self._read_diff = expiry, history_of, read_diff
-        self._on_lost, self._on_restored = on_lost, on_restored
+        self._on_lost, self._on_restored, self._timeout = on_lost, on_restored, timeout
         self.servers: list[RedisServer] = []
         self._records: list[RedisHistory] = []
         self.feeds: dict[str, GroupFeed] = {}
@@ -86,7 +86,7 @@ class Hub:
         """Take a server into use, in the order of the option ``hosts``."""
         self.servers.append(server)
         if isinstance(self.wire, Native):
-            self._records.append(RedisHistory(server, self.wire, self.opened))
+            self._records.append(RedisHistory(server, self.wire, self.opened, self._timeout))
 
     def server_of(self, name: str) -> RedisServer:
         """Return the server that a group, a queue or a process is on."""
@@ -122,7 +122,7 @@ class Hub:
             channel = self.wire.events(group)
             feed = GroupFeed(group, channel, self.server_of(self.name_to_hash(group)), self, history, records)
             self.feeds[group] = self._feeds_by_channel[channel] = feed
-            self._start_soon(feed.begin)
+            self.start_soon(feed.begin)
         return feed
 
     def release(self, group: str) -> None:
@@ -175,7 +175,7 @@ class Hub:
                 self._complain(feed.channel, error)
                 envelope = Unreadable(feed.group, event.position)
         if feed.arrive(envelope):
-            self._start_soon(feed.heal)
+            self.start_soon(feed.heal)
 
     def _sealed_here(self, group: str, message: Message) -> Envelope:
         until = self._now() + self._expiry
@@ -202,7 +202,7 @@ class Hub:
         if letter.kind == MESSAGE:
             self._line.append((None, (letter.channel, self.opened(None, letter.body, None))))
         elif letter.kind in (JOIN, LEAVE):
-            self._start_soon(self._obey, letter)
+            self.start_soon(self._obey, letter)
         elif letter.kind == ANSWER and self.post is not None:
             self.post.answered(letter)
 
@@ -238,15 +238,15 @@ class Hub:
         for feed in self._concerned(channels):
             if feed.tracker is None:
                 feed.put(GAP)
-        self._start_soon(self.drain)
+        self.start_soon(self.drain)
 
     def restored(self, channels: Collection[str]) -> None:
         """They are in force again: what came in between is read from the history, or told to be missing."""
         self._on_restored()
         for feed in self._concerned(channels):
             if feed.doubt():
-                self._start_soon(feed.heal)
-        self._start_soon(self.drain)
+                self.start_soon(feed.heal)
+        self.start_soon(self.drain)
 
     def _concerned(self, channels: Collection[str]) -> list[GroupFeed]:
         found = (self._feeds_by_channel.get(channel) for channel in channels)
@@ -301,14 +301,21 @@ class Hub:
 
     async def check_histories(self) -> None:
         """Compare each history with what came, every now and then. A task of the layer runs it for ever."""
+        async with anyio.create_task_group() as group:
+            for server in self.servers:  # each by itself: one that is away holds up no other
+                group.start_soon(self._check_histories_of, server)
+
+    async def _check_histories_of(self, server: RedisServer) -> None:
         while True:
             await anyio.sleep(CHECK_EVERY)
             limiter = anyio.Semaphore(CHECKS_AT_ONCE)
             async with anyio.create_task_group() as group:
-                for feed in list(self.feeds.values()):
-                    if feed.tracker is not None and feed.doubt():
-                        await limiter.acquire()
+                for feed in [each for each in self.feeds.values() if each.server is server and each.tracker]:
+                    await limiter.acquire()
+                    if feed.doubt():
                         group.start_soon(_then, feed.heal, limiter.release)
+                    else:
+                        limiter.release()
 
 
 async def _then(work: Callable[[], Awaitable[object]], after: Callable[[], object]) -> None:
