@@ -87,12 +87,6 @@ if BACKEND == "asyncio":  # on trio, the name is pytest-trio's own hook
         config.hook.pytest_deselected(items=left_out)
 
 
-def pytest_collection_finish() -> None:
-    """What is there now stays: no collection of garbage looks at it again, of which the tests make many."""
-    gc.collect()
-    gc.freeze()
-
-
 def _threads() -> set[threading.Thread]:
     """Threads that belong to somebody: both backends keep idle worker threads for the next call."""
     return {t for t in threading.enumerate() if not t.name.startswith(("Trio thread", "AnyIO worker thread"))}
@@ -110,6 +104,7 @@ def no_leaked_threads() -> Iterator[None]:
 def descriptors() -> Iterator[None]:
     """Fail the test if it leaves file descriptors open."""
     gc.collect()
+    gc.freeze()  # what is there now stays: no collection looks at it again, each of which would take a tenth of a second
     before = set(Path("/proc/self/fd").iterdir())
     yield
     gc.collect()
