@@ -71,4 +71,4 @@ $(DEMO)/.ready $(TEST)/.ready $(BENCH)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(BENCH) .venv-[23].* .venv-node dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(TEST) $(BENCH) .venv-[23].* .venv-node .lane-*.log dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache

@@ -104,7 +104,7 @@ def no_leaked_threads() -> Iterator[None]:
 def descriptors() -> Iterator[None]:
     """Fail the test if it leaves file descriptors open."""
     gc.collect()
-    gc.freeze()  # what is there now stays: no collection looks at it again, each of which would take a tenth of a second
+    gc.freeze()  # what is there now stays: each look at all of it would take a tenth of a second
     before = set(Path("/proc/self/fd").iterdir())
     yield
     gc.collect()

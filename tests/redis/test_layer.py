@@ -125,6 +125,24 @@ async def test_many_at_once() -> None:
         assert await layer.group_send_many([]) == []
 
 
+async def test_many_at_once_are_one_round_trip_with_history_too() -> None:
+    with RedisProcess() as server:
+        async with RedisChannelLayer(url=server.url, history={"log*": History()}) as layer:
+            sends = [(f"log.{number % 3}", message(number)) for number in range(30)]
+            for turn in range(2):
+                server.admin("SCRIPT", "FLUSH")
+                server.admin("CONFIG", "RESETSTAT")
+                positions = await layer.group_send_many(sends)
+                assert [position.offset for position in positions if position] == [
+                    turn * 10 + number // 3 + 1 for number in range(30)
+                ]
+                calls = server.admin("INFO", "commandstats")
+                assert (calls["cmdstat_eval"]["calls"], calls["cmdstat_evalsha"]["calls"]) == (3, 27)
+            server.admin("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(LayerRefused, match="OOM"):
+                await layer.group_send_many(sends)
+
+
 async def test_what_others_publish_is_thrown_away_and_told(caplog: pytest.LogCaptureFixture) -> None:
     async with opened(history={"log": History()}) as layer, layer.subscribe("plain", "log") as events:
         await layer.group_send("log", message(0))

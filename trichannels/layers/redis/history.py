@@ -1,19 +1,19 @@
 """The histories of groups in Redis: one script appends and publishes, one reads. Each is one round trip in one slot."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 
-from ...exceptions import LayerUnreachable, UnreadableMessage
+from ...exceptions import LayerRefused, LayerUnreachable, UnreadableMessage
 from ...inbox import Envelope
 from ..history import History, Position
 from ..recovery import Missed
 from .names import Native
 from .scripts import Script
-from .server import RedisServer
+from .server import Command, RedisServer
 
 APPEND, READ = Script.from_file("history_append"), Script.from_file("history_read")
 
@@ -66,6 +66,30 @@ class RedisHistory:
         arguments = append_arguments(sealed, history, self._names.events(group), self._server.publish_command, key)
         answer = await self._server.run(APPEND, append_keys(self._names, group, key), arguments)
         return position_of(answer)
+
+    async def append_many(self, events: Sequence[tuple[str, bytes, History]]) -> list[Position]:
+        """The same for ``(group, sealed event, history)`` triples, in order and in one round trip.
+
+        Raises the first error among the answers; the others may have been appended.
+        """
+        groups: set[str] = set()
+        commands: list[tuple[str, Command]] = []
+        for group, sealed, history in events:
+            keys = append_keys(self._names, group, None)
+            arguments = append_arguments(sealed, history, self._names.events(group), self._server.publish_command, None)
+            # The text makes the script known to the server of the group, should it have forgotten it.
+            call = ("EVALSHA", APPEND.sha1) if group in groups else ("EVAL", APPEND.text)
+            groups.add(group)
+            commands.append((keys[0], (*call, len(keys), *keys, *arguments)))
+        positions = []
+        for event, answer in zip(events, await self._server.pipeline(commands), strict=True):
+            if isinstance(answer, LayerRefused) and answer.code == "NOSCRIPT":  # forgotten in between
+                positions.append(await self.append(*event, None))
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                positions.append(position_of(answer))
+        return positions
 
     async def after(self, group: str, history: History, since: Position | None) -> Missed[Envelope]:
         """Return what came after ``since``, a page at a time, and the top; without ``since`` the top alone.

@@ -31,6 +31,7 @@ from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
 from .feed import Entrance, GroupFeed
+from .history import RedisHistory
 from .hub import Hub
 from .names import JOIN, LEAVE, Native, PubSubCompatible
 from .options import Buffer, check_files, check_names, escaped, serializer_of, targets_of, wire_of
@@ -341,7 +342,7 @@ class RedisChannelLayer(BoardedLayer):
         positions: list[Position | None] = [None] * len(events)
         batches: dict[RedisServer, list[tuple[str, bytes]]] = {}
         routes: dict[str, Route | None] = {}  # found once for each group
-        recorded = []
+        recorded: dict[RedisHistory, list[tuple[int, tuple[str, bytes, History]]]] = {}
         encoded = self.encoded
         for index, (group, message) in enumerate(events):
             payload = encoded(message)
@@ -349,14 +350,18 @@ class RedisChannelLayer(BoardedLayer):
                 routes[group] = self._route(hub, require_group_name(group), batches)
             route = routes[group]
             if route is None:
-                recorded.append((index, group, payload))
+                history = self.history_of(group)
+                assert history is not None
+                recorded.setdefault(hub.records_of(group), []).append((index, (group, payload, history)))
             else:
                 batch, channel, framed = route
                 batch.append((channel, framed(payload)))
         for server, batch in batches.items():
             await server.publish_many(batch)
-        for index, group, payload in recorded:
-            positions[index] = await self._publish(hub, group, payload, None)
+        for records, part in recorded.items():
+            indexes, triples = zip(*part, strict=True)
+            for index, position in zip(indexes, await records.append_many(triples), strict=True):
+                positions[index] = position
         return positions
 
     def _route(self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]) -> "Route | None":
