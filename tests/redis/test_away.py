@@ -128,7 +128,7 @@ async def test_with_a_buffer_it_is_sent_later_and_in_order(group: str) -> None:
                 proxy.resume()
                 await until_taken(lambda: layer.group_send(group, message(7)))
                 assert [await following(events) for _ in range(6)] == [message(n) for n in (1, 2, 3, 4, 5, 7)]
-                while layer._backlog:
+                while any(layer._backlogs.values()):
                     await anyio.sleep(0.01)
                 assert (await layer.group_send(group, message(8)) is None) == (group == "plain")
                 assert await following(events) == message(8)
@@ -142,6 +142,46 @@ async def test_a_buffer_is_bounded_in_bytes_too() -> None:
             with pytest.raises(LayerUnreachable):
                 await layer.group_send("plain", {"type": "note", "text": "x" * 1000})
             await layer.group_send("plain", message(1))
+
+
+@pytest.mark.parametrize("group", ["plain", "log"])
+async def test_with_a_buffer_many_at_once_wait_their_turn(group: str) -> None:
+    async with opened(url=shared_server().url) as peer, peer.subscribe(group) as events:
+        with Proxy(shared_server().port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}"
+            async with opened(url=url, prefix=peer.wire.prefix, unreachable=Buffer(messages=5)) as layer:
+                proxy.refuse()
+                await until_lost(layer)
+                assert await layer.group_send_many([(group, message(1)), (group, message(2))]) == [None, None]
+                assert await layer.group_send(group, message(3)) is None
+                assert await layer.group_send_many([(group, message(4)), (group, message(5))]) == [None, None]
+                with pytest.raises(LayerUnreachable, match="buffer of events is full"):
+                    await layer.group_send_many([(group, message(6))])
+                assert repr(next(iter(layer._backlogs.values()))) == "<Backlog of 5 events>"
+                proxy.resume()
+                assert [await following(events) for _ in range(5)] == [message(n) for n in range(1, 6)]
+
+
+async def test_one_server_of_several_that_is_away_holds_up_no_other() -> None:
+    with RedisProcess() as other:
+        async with opened(hosts=[shared_server().url, other.url], url=None, unreachable=Buffer()) as layer:
+            groups = [f"plain{number}" for number in range(20)]
+            away = [group for group in groups if layer.hub.server_of(group) is layer.hub.servers[1]]
+            assert 0 < len(away) < 20
+            async with layer.subscribe(*groups) as events:
+                other.kill()
+                while layer.hub.servers[1].statistics().connections:
+                    await anyio.sleep(0.01)
+                for group in away:
+                    assert await layer.group_send(group, {"type": "note", "to": group}) is None
+                here = [group for group in groups if group not in away]
+                await layer.group_send_many([(group, {"type": "note", "to": group}) for group in groups])
+                seen: set[str] = set()
+                with anyio.fail_after(5):
+                    while seen != set(here):
+                        event = await events.receive()
+                        if event["type"] == "note":
+                            seen.add(event["to"])
 
 
 # ---- members

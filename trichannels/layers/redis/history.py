@@ -32,12 +32,12 @@ class RedisHistory:
     def __init__(
         self, server: RedisServer, names: Native, read: Callable[[str, bytes, Position], Envelope], timeout: float
     ) -> None:
-        self._server, self._names, self._read, self._timeout = server, names, read, timeout
+        self.server, self._names, self._read, self._timeout = server, names, read, timeout
         self._free = anyio.Semaphore(READS_AT_ONCE)
         self._reads = 0  # that are over
 
     def __repr__(self) -> str:
-        return f"<RedisHistory at {self._server.label}>"
+        return f"<RedisHistory at {self.server.label}>"
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -59,12 +59,12 @@ class RedisHistory:
                 return await self._free.acquire()
             if self._reads == reads:
                 problem = f"no history could be read within {self._timeout:g} s"
-                raise LayerUnreachable(self._server.label, problem)
+                raise LayerUnreachable(self.server.label, problem)
 
     async def append(self, group: str, sealed: bytes, history: History, key: str | None) -> Position:
         """Give an event its position and publish it; of several with one key, only the first."""
-        arguments = append_arguments(sealed, history, self._names.events(group), self._server.publish_command, key)
-        answer = await self._server.run(APPEND, append_keys(self._names, group, key), arguments)
+        arguments = append_arguments(sealed, history, self._names.events(group), self.server.publish_command, key)
+        answer = await self.server.run(APPEND, append_keys(self._names, group, key), arguments)
         return position_of(answer)
 
     async def append_many(self, events: Sequence[tuple[str, bytes, History]]) -> list[Position]:
@@ -76,13 +76,13 @@ class RedisHistory:
         commands: list[tuple[str, Command]] = []
         for group, sealed, history in events:
             keys = append_keys(self._names, group, None)
-            arguments = append_arguments(sealed, history, self._names.events(group), self._server.publish_command, None)
+            arguments = append_arguments(sealed, history, self._names.events(group), self.server.publish_command, None)
             # The text makes the script known to the server of the group, should it have forgotten it.
             call = ("EVALSHA", APPEND.sha1) if group in groups else ("EVAL", APPEND.text)
             groups.add(group)
             commands.append((keys[0], (*call, len(keys), *keys, *arguments)))
         positions = []
-        for event, answer in zip(events, await self._server.pipeline(commands), strict=True):
+        for event, answer in zip(events, await self.server.pipeline(commands), strict=True):
             if isinstance(answer, LayerRefused) and answer.code == "NOSCRIPT":  # forgotten in between
                 positions.append(await self.append(*event, None))
             elif isinstance(answer, Exception):
@@ -119,7 +119,7 @@ class RedisHistory:
     ) -> tuple[Position, list[tuple[Position, bytes]]]:
         epoch, offset = (since.epoch, since.offset) if since is not None else ("", 0)
         arguments = [secrets.token_hex(8), _memory_of(history), epoch, offset, most, min(PAGE, max(most, 1))]
-        answer = await self._server.run(READ, self._keys(group), arguments)
+        answer = await self.server.run(READ, self._keys(group), arguments)
         top, flat = position_of(answer), answer[2]
         return top, [(Position(flat[at], top.epoch), flat[at + 1]) for at in range(0, len(flat), 2)]
 

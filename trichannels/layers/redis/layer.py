@@ -5,10 +5,10 @@ goes to bounded inboxes. So whoever is cancelled, here or there, loses no reply 
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal, TypeAlias
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -16,10 +16,8 @@ from anyio.lowlevel import checkpoint
 from ...exceptions import (
     InvalidChannelLayerError,
     LayerClosed,
-    LayerRefused,
     LayerUnreachable,
     OutcomeUnknown,
-    TrichannelsError,
 )
 from ...inbox import Envelope
 from ..base import require_channel_name, require_delay, require_group_name, require_queue_name
@@ -30,6 +28,7 @@ from ..presence import require_seconds
 from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
+from .backlog import Backlog
 from .feed import Entrance, GroupFeed
 from .history import RedisHistory
 from .hub import Hub
@@ -38,12 +37,13 @@ from .options import Buffer, check_files, check_names, escaped, serializer_of, t
 from .presence import RedisPresence
 from .queue import CLAIM
 from .queues import RedisQueues
-from .refusals import passing
 from .server import Bounds, RedisServer, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
 
 Route: TypeAlias = tuple[list[tuple[str, bytes]], str, Callable[[bytes], bytes]]
+T = TypeVar("T")
+Kept: TypeAlias = tuple[str, bytes, str | None]  # group, event, idempotency key
 
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
@@ -121,7 +121,7 @@ class RedisChannelLayer(BoardedLayer):
         self.timeout, self.unreachable, self.buffer_bytes = timeout, unreachable, buffer_bytes
         self._on_disconnect, self._on_reconnect = on_disconnect, on_reconnect
         self._hub: Hub | None = None
-        self._backlog: Backlog | None = None
+        self._backlogs: dict[RedisServer, Backlog] = {}
         self._people: RedisPresence | None = None
         self._queues: RedisQueues | None = None
         self._postponed = Postponed(self)
@@ -148,8 +148,7 @@ class RedisChannelLayer(BoardedLayer):
             self.take_down_board()
             raise
         self._hub = hub
-        if isinstance(self.unreachable, Buffer):
-            self._backlog = Backlog(self.unreachable)
+        self._backlogs = {}
         if self.histories:
             self.start_soon(hub.check_histories)
         self._postponed = Postponed(self)
@@ -193,7 +192,7 @@ class RedisChannelLayer(BoardedLayer):
             if self._people is not None:
                 await self._people.close()
         finally:
-            self._hub = self._backlog = self._queues = None
+            self._hub = self._queues = None
             self.take_down_board()
 
     @property
@@ -324,9 +323,11 @@ class RedisChannelLayer(BoardedLayer):
         payload = self.encoded(message)
         if not self.histories or self.history_of(group) is None:
             self.require_no_key(group, idempotency_key)
-        if self._backlog is not None:
-            return await self._send_or_keep(hub, self._backlog, group, payload, idempotency_key)
-        return await self._publish(hub, group, payload, idempotency_key)
+        work = partial(self._publish, hub, group, payload, idempotency_key)
+        if self.unreachable == "fail":
+            return await work()
+        server = hub.server_of(hub.name_to_hash(group))
+        return await self._send_or_keep(hub, server, work, [(group, payload, idempotency_key)])
 
     async def _publish(self, hub: Hub, group: str, sealed: bytes, key: str | None) -> Position | None:
         history = self.history_of(group) if self.histories else None
@@ -357,12 +358,33 @@ class RedisChannelLayer(BoardedLayer):
                 batch, channel, framed = route
                 batch.append((channel, framed(payload)))
         for server, batch in batches.items():
-            await server.publish_many(batch)
+            await self._send_batch(hub, server, partial(server.publish_many, batch), events, plain=True)
         for records, part in recorded.items():
             indexes, triples = zip(*part, strict=True)
-            for index, position in zip(indexes, await records.append_many(triples), strict=True):
+            work = partial(records.append_many, triples)
+            found = await self._send_batch(hub, records.server, work, events, plain=False)
+            for index, position in zip(indexes, found or (), strict=found is not None):
                 positions[index] = position
         return positions
+
+    async def _send_batch(
+        self,
+        hub: Hub,
+        server: RedisServer,
+        work: Callable[[], Awaitable[T]],
+        events: Sequence[tuple[str, Message]],
+        *,
+        plain: bool,
+    ) -> T | None:
+        """Send those of the ``events`` that go to one server and have a history, or have none."""
+        if self.unreachable == "fail":
+            return await work()
+        mine = (
+            (group, self.encoded(message), None)
+            for group, message in events
+            if hub.server_of(hub.name_to_hash(group)) is server and (self.history_of(group) is None) is plain
+        )
+        return await self._send_or_keep(hub, server, work, mine)
 
     def _route(self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]) -> "Route | None":
         """Return the batch into which a group's events go, their pub/sub channel and their frame; None with history."""
@@ -374,46 +396,29 @@ class RedisChannelLayer(BoardedLayer):
     # ---- while the server is away
 
     async def _send_or_keep(
-        self, hub: Hub, backlog: "Backlog", group: str, sealed: bytes, key: str | None
-    ) -> Position | None:
+        self, hub: Hub, server: RedisServer, work: Callable[[], Awaitable[T]], events: Iterable[Kept]
+    ) -> T | None:
+        """Send what nothing older waits before; if the server is away, keep the ``events``, and return None."""
+        assert isinstance(self.unreachable, Buffer)
+        backlog = self._backlogs.get(server)
+        if backlog is None:
+            publish = partial(self._publish, hub)
+            backlog = Backlog(self.unreachable, publish, self.start_soon, self.timeouts.backoff_most)
+            self._backlogs[server] = backlog
         if not backlog:
             try:
-                return await self._publish(hub, group, sealed, key)
+                return await work()
             except OutcomeUnknown:
                 raise  # to send it once more might send it twice
             except LayerUnreachable as error:
                 failure = error
         else:
             await checkpoint()
-            failure = LayerUnreachable(hub.server_of(group).label, "it is away, and the buffer of events is full")
-        if not backlog.keep(group, sealed, key):
-            raise failure
-        if not backlog.flushing:
-            backlog.flushing = True
-            self.start_soon(self._flush_backlog, hub, backlog)
+            failure = LayerUnreachable(server.label, "it is away, and the buffer of events is full")
+        for event in events:
+            if not backlog.keep(*event):
+                raise failure
         return None
-
-    async def _flush_backlog(self, hub: Hub, backlog: "Backlog") -> None:
-        """Send what was kept, in order, once the server is back."""
-        try:
-            while backlog:
-                group, sealed, key = backlog.oldest
-                try:
-                    await self._publish(hub, group, sealed, key)
-                except OutcomeUnknown as error:
-                    log.error("an event to %s that was kept while the server was away: %s", group, error)
-                except LayerUnreachable:
-                    continue  # the deadline of the attempt was the pause
-                except LayerRefused as error:
-                    if passing(error):
-                        await anyio.sleep(self.timeouts.backoff_most)
-                        continue
-                    log.error("an event to %s that was kept while the server was away is lost: %s", group, error)
-                except TrichannelsError as error:
-                    log.error("an event to %s that was kept while the server was away is lost: %s", group, error)
-                backlog.forget_oldest()
-        finally:
-            backlog.flushing = False
 
     async def flush(self) -> None:
         hub = self.hub
@@ -442,32 +447,3 @@ class Opening:
     def __init__(self) -> None:
         self.over = anyio.Event()
         self.failure: Exception | None = None
-
-
-class Backlog:
-    """Events that wait until the server is back, within the bounds of a :class:`Buffer`."""
-
-    def __init__(self, limits: Buffer) -> None:
-        self._limits, self._size = limits, 0
-        self._events: deque[tuple[str, bytes, str | None]] = deque()
-        self.flushing = False
-
-    def __bool__(self) -> bool:
-        return bool(self._events)
-
-    @property
-    def oldest(self) -> tuple[str, bytes, str | None]:
-        """The group, the event and its key that must be sent next."""
-        return self._events[0]
-
-    def keep(self, group: str, sealed: bytes, key: str | None) -> bool:
-        """Keep an event; False if there is no room."""
-        if len(self._events) >= self._limits.messages or self._size + len(sealed) > self._limits.bytes:
-            return False
-        self._events.append((group, sealed, key))
-        self._size += len(sealed)
-        return True
-
-    def forget_oldest(self) -> None:
-        """It has been sent."""
-        self._size -= len(self._events.popleft()[1])
