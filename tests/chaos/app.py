@@ -17,7 +17,7 @@ from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebso
 from trichannels.inbox import Inbox
 from trichannels.layers.base import Subscription
 from trichannels.layers.history import Position, Recovery
-from trichannels.layers.presence import Roster, Step
+from trichannels.layers.presence import Presence, Roster, Step
 from trichannels.layers.redis import hub as hubs
 from trichannels.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter, path
 
@@ -160,14 +160,16 @@ class Watcher(AsyncJsonWebsocketConsumer):
         await self.look()
 
     async def look(self) -> None:
-        """Begin with a new snapshot, as soon as there can be one."""
+        """Begin with a new snapshot."""
+        self.roster = Roster(await self.presence())
+
+    async def presence(self) -> Presence:
+        """Ask who is there, as soon as that can be known."""
         while True:
             try:
-                self.roster = Roster(await self.channel_layer.presence(self.group))
+                return await self.channel_layer.presence(self.group)
             except (LayerUnreachable, LayerRefused):
                 await anyio.sleep(0.05)
-            else:
-                return
 
     async def presence_diff(self, event: Event) -> None:
         if self.roster.apply(event) is Step.GAP:
@@ -177,7 +179,7 @@ class Watcher(AsyncJsonWebsocketConsumer):
         await self.look()
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
-        presence = await self.channel_layer.presence(self.group)
+        presence = await self.presence()
         await self.send_json({"followed": sorted(self.roster.members), "asked": presence.members})
 
 

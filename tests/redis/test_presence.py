@@ -304,6 +304,23 @@ async def test_away_it_fails_in_time_and_nothing_is_left() -> None:
             assert presence.members == {"ada": [1]}
 
 
+async def test_a_leave_that_could_not_be_told_is_told_as_soon_as_it_can_be() -> None:
+    """Long before the next beat, and though no subscription was lost whose return would tell."""
+    server, prefix = shared_server(), fresh_prefix()
+    with Proxy(server.port) as proxy:
+        async with (
+            node(f"redis://127.0.0.1:{proxy.port}", prefix, lease=10 * LONG, timeout=0.5) as here,
+            node(server.url, prefix, lease=10 * LONG) as other,
+        ):
+            await here.board.enter("room", "c1", "ada", 1)
+            proxy.refuse()
+            here.board.leave_all("c1")
+            with pytest.raises(LayerUnreachable):
+                await here.board.snapshot("room")
+            proxy.resume()
+            await other.sees("room")
+
+
 async def test_an_answer_that_is_lost_undoes_what_was_done() -> None:
     server, prefix = shared_server(), fresh_prefix()
     with Proxy(server.port) as proxy:

@@ -278,15 +278,23 @@ class RedisPresence:
                 raise OutcomeUnknown(room.server.label, "a change of the presence was overtaken by a later one")
         except TrichannelsError as error:
             room.fail(batch, error)
+            self._try_again(room)
             return False
         except BaseException:
             room.fail(batch, LayerClosed("the layer"))
             raise
         answer = Answer.of(raw)
+        room.failures = 0
         room.not_before = self._now() + pace(answer.count)
         room.confirm(batch, all_lost=answer.lapsed)
         self._come_again(room, answer)
         return True
+
+    def _try_again(self, room: Room) -> None:
+        """What could not be sent is sent again soon: it may have been one connection that broke, no more."""
+        room.failures += 1
+        pause = min(self._beat, RETRY * 2.0 ** min(room.failures, 16))
+        self._see_to(room, random.uniform(0.5, 1) * pause)  # noqa: S311 - jitter
 
     async def _run(self, room: Room, what: str, owner: str, *more: Any, timeout: float | None = None) -> Any:
         names, group = self._names, room.group
@@ -328,8 +336,13 @@ class RedisPresence:
         return due
 
     def _come_again(self, room: Room, answer: Answer) -> None:
-        at = self._now() + answer.again
-        if answer.again >= 0 and at < self._due_at.get(room.group, inf):
+        if answer.again >= 0:
+            self._see_to(room, answer.again)
+
+    def _see_to(self, room: Room, seconds: float) -> None:
+        """Visit a group after so many seconds, if not before."""
+        at = self._now() + seconds
+        if at < self._due_at.get(room.group, inf):
             self._due_at[room.group] = at
             heapq.heappush(self._due, (at, room.group))
             self._bell.ring()

@@ -70,6 +70,7 @@ class Room:
         "changes",
         "dirty",
         "entries",
+        "failures",
         "flight",
         "group",
         "not_before",
@@ -84,6 +85,7 @@ class Room:
         self.dirty: dict[str, None] = {}  # fields of the entries that are to be sent, in order
         self.flight: list[Waiter] | None = None  # who waits for the batch that is under way
         self.changes = 0  # batches that were sent
+        self.failures = 0  # of the last ones, in a row
         self.askers: list[Waiter] = []  # who wants to know who is there
         self.writing = self.reading = False  # there is a task that does
         self.not_before = 0.0  # when the next batch may go
