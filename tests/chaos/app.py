@@ -229,6 +229,19 @@ class Numbers(AsyncHttpConsumer):
         await self.send_response(200, json.dumps(numbers).encode())
 
 
+class State(AsyncHttpConsumer):
+    """Where this process's groups and their members stand, to be read by people."""
+
+    async def handle(self, body: bytes) -> None:
+        hub, lines = LAYER.hub, []
+        for group, feed in hub.feeds.items():
+            lines.append(f"{feed!r}, {feed.joiners} joining, {feed.undelivered} undelivered")
+            for channel, member in hub.board.groups.get(group, {}).items():
+                lines.append(f"    {channel} {member!r} {hub.board.mailboxes.get(channel)!r}")
+        lines += [repr(server) for server in hub.servers]
+        await self.send_response(200, "\n".join(lines).encode())
+
+
 application = ProtocolTypeRouter(
     {
         "websocket": URLRouter(
@@ -243,7 +256,7 @@ application = ProtocolTypeRouter(
             ]
         ),
         "channel": ChannelNameRouter({WORK: Worker.as_asgi()}),
-        "http": URLRouter([path("numbers/", Numbers.as_asgi())]),
+        "http": URLRouter([path("numbers/", Numbers.as_asgi()), path("state/", State.as_asgi())]),
     },
     layers={"default": LAYER},
 )

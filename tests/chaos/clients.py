@@ -30,6 +30,8 @@ class Client:
         self.reached: Position | None = None
         self.newest: dict[str, int] = {}  # by sender
         self.connected = False
+        self.began = 0.0
+        self.began_at: Position | None = None  # when and where it began anew the last time, and was told so
         self._random = random.Random(f"{seed} {self.name}")
         self._stays, self._away = stays, away  # seconds, in the mean and at the most
 
@@ -63,6 +65,9 @@ class Client:
             with trio.move_on_after(self._random.uniform(0.01, self._away)):
                 await settled.wait()
 
+    def _begin(self, position: Position | None) -> None:
+        self.began, self.began_at = trio.current_time(), position
+
     def _url(self, serving: Serving) -> str:
         since = "" if self.reached is None else f"?since={self.reached.offset}.{self.reached.epoch}"
         return f"ws://127.0.0.1:{serving.port}/{self.kind}/{self.group}/{since}"
@@ -87,11 +92,13 @@ class Client:
             joined = Joined(read_position(frame["joined"]), frame["recovered"], frame["asked"], frame["count"])
             if not (joined.asked and joined.recovered):
                 self.reached = joined.position
+                self._begin(joined.position)
             self.connected = True
             self._note(joined)
         else:
             told = Told(frame["told"], read_position(frame["at"]))
             self.reached = told.position or self.reached
+            self._begin(told.position)
             self._note(told)
 
 

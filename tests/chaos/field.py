@@ -274,7 +274,12 @@ class Serving:
 
     async def numbers(self) -> dict[str, int]:
         """Ask it what it holds."""
-        url = f"http://127.0.0.1:{self.port}/numbers/"
+        found: dict[str, int] = json.loads(await self.page("numbers"))
+        return found
+
+    async def page(self, name: str) -> bytes:
+        """Return a page that it serves."""
+        url = f"http://127.0.0.1:{self.port}/{name}/"
         return await trio.to_thread.run_sync(partial(_get, url))
 
     async def end(self) -> int:
@@ -284,10 +289,10 @@ class Serving:
         return await trio.to_thread.run_sync(partial(self._process.wait, PATIENCE))
 
 
-def _get(url: str) -> dict[str, int]:
+def _get(url: str) -> bytes:
     with OPENER.open(url, timeout=5) as answer:
-        found: dict[str, int] = json.load(answer)
-        return found
+        read: bytes = answer.read()
+        return read
 
 
 class Working:

@@ -20,6 +20,7 @@ from .layers import GROUPS, HISTORY, read_position
 from .people import People
 from .timeline import Timeline
 
+REPORT = 0.5  # seconds that a publisher's report may take
 CONVERGE = 15.0  # seconds after the last fault in which all must be well again
 
 
@@ -65,8 +66,7 @@ class Result:
     converged: float = 0.0
     seconds: float = 0.0
     context: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-
+    laggards: list[str] = field(default_factory=list)
     people: "People | None" = None
 
     @property
@@ -90,7 +90,7 @@ class Result:
             )
             lines += [f"    PROBLEM {problem}" for problem in self.people.problems]
         lines += [f"  PROBLEM {fault}" for fault in self.faults]
-        lines += [f"  {line}" for line in self.context]
+        lines += [f"  {line}" for line in (*self.laggards, *self.context)]
         lines.append("  good" if self.good else f"  BAD: python -m tests.chaos {self.plan}")
         return "\n".join(lines)
 
@@ -122,6 +122,7 @@ class Run:
         if "presence" in plan.groups:
             self.result.people = People(GROUPS["presence"], ground, plan.seed, self.timeline)
         self.ledgers: dict[str, dict[Event, Sent]] = {group: {} for group in self.groups}
+        self.noted: dict[tuple[Event, str], float] = {}  # when
         self.clients = [
             member for kind in self.kinds for group in GROUPS[kind] for member in members_of(group, kind, plan.seed)
         ]
@@ -131,6 +132,7 @@ class Run:
 
     def note(self, group: str, event: Event, sent: Sent) -> None:
         self.ledgers[group][event] = sent
+        self.noted[event, group] = trio.current_time()
 
     def specs(self, backend: str) -> list[str]:
         """Return the senders of a publishing process."""
@@ -153,7 +155,8 @@ class Run:
                 publishers.cancel_scope.deadline = trio.current_time() + CONVERGE
             if publishers.cancel_scope.cancelled_caught:
                 self.result.faults.append(f"publishers did not get anything through in {CONVERGE:g} s")
-            await self._until(self._all_seen, "the last events' arrival", self._unseen)
+            if not await self._until(self._all_seen, "the last events' arrival", self._unseen):
+                await self._tell_of_laggards()
             self.result.converged = trio.current_time() - healed
             await self._look_at_servers(self._with_members, "with members")
             members.cancel_scope.cancel()
@@ -206,19 +209,33 @@ class Run:
 
     # ---- the end
 
-    async def _until(self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: "") -> None:
+    async def _until(self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: "") -> bool:
         with trio.move_on_after(CONVERGE):
             while not condition():
                 await trio.sleep(0.02)
-            return
+            return True
         lacking = [client.name for client in self.clients if not client.connected]
         self.result.faults.append(f"{what} did not come about in {CONVERGE:g} s; not connected: {lacking} {missing()}")
+        return False
 
-    def _last(self, group: str) -> dict[str, int]:
-        last: dict[str, int] = {}
+    async def _tell_of_laggards(self) -> None:
+        """Say where those stand who have not seen all, and what their servers know of them."""
+        now, unseen = trio.current_time(), self._unseen()
+        for client in self.clients:
+            if client.name in unseen:
+                seen = zip(client.times[-8:], client.stream[-8:], strict=True)
+                self.result.laggards.append(f"{client.name} was last seen with")
+                self.result.laggards += [f"  {when - now:+.3f} s {item}" for when, item in seen]
+        for serving in self.field.servings:
+            state = (await serving.page("state")).decode()
+            self.result.laggards += [f"{serving}: {line}" for line in state.splitlines()]
+
+    def _last(self, group: str) -> dict[str, Event]:
+        """Return the last event of each sender that was taken."""
+        last: dict[str, Event] = {}
         for event, sent in self.ledgers[group].items():
-            if sent.outcome == "taken":
-                last[event.sender] = max(last.get(event.sender, 0), event.number)
+            if sent.outcome == "taken" and (event.sender not in last or last[event.sender].number < event.number):
+                last[event.sender] = event
         return last
 
     def _all_seen(self) -> bool:
@@ -227,11 +244,18 @@ class Run:
     def _unseen(self) -> str:
         last = {group: self._last(group) for group in self.groups}
         return ", ".join(
-            f"{client.name} is at {client.newest.get(sender)} of {sender}'s {number}"
+            f"{client.name} is at {client.newest.get(event.sender)} of {event.sender}'s {event.number}"
             for client in self.clients
-            for sender, number in last[client.group].items()
-            if client.newest.get(sender, 0) < number
+            for event in last[client.group].values()
+            if client.newest.get(event.sender, 0) < event.number and not self._came_after(client, event)
         )
+
+    def _came_after(self, client: Client, event: Event) -> bool:
+        """Say whether a client began anew behind an event, and knows it: then it need not see that."""
+        position, began = self.ledgers[client.group][event].position, client.began_at
+        if position is not None and began is not None and position.epoch == began.epoch:
+            return position.offset <= began.offset
+        return self.noted[event, client.group] <= client.began + REPORT
 
     async def _look_at_servers(self, faults: Callable[[int, dict[str, int]], list[str]], when: str) -> None:
         for serving in self.field.servings:
@@ -252,7 +276,7 @@ class Run:
 
     def _without(self, start: dict[int, dict[str, int]], number: int, numbers: dict[str, int]) -> list[str]:
         names = set(numbers) - {"reconnects"}
-        before = dict(start[number])
+        before = {**start[number], "in flight": 0, "unwritten": 0}
         before["tasks"] += self.result.people is not None  # whoever has seen a presence looks after it from then on
         return [f"{name} is {numbers[name]}, was {before[name]}" for name in names if numbers[name] != before[name]]
 
