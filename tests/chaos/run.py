@@ -22,6 +22,7 @@ from .timeline import Timeline
 
 REPORT = 0.5  # seconds that a publisher's report may take
 CONVERGE = 15.0  # seconds after the last fault in which all must be well again
+MOST = 60.0  # the same, as long as something comes to anybody
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Plan:
 
     def __str__(self) -> str:
         return (
-            f"--seed {self.seed} --faults {self.faults} --rest {self.rest:g} "
+            f"--seed {self.seed} --faults {self.faults} --rest {self.rest:g} --pause {self.pause:g} "
             f"--topology {self.topology} --redis {self.version}"
             + "".join(f" --group {group}" for group in self.groups)
             + "".join(f" --only {name}" for name in self.only)
@@ -148,6 +149,7 @@ class Run:
     async def go(self) -> Result:
         began = trio.current_time()
         async with trio.open_nursery() as members:
+            members.start_soon(self.timeline.watch_the_machine)
             async with trio.open_nursery() as publishers:
                 start = await self._begin(members, publishers)
                 await self._make_faults()
@@ -210,9 +212,16 @@ class Run:
     # ---- the end
 
     async def _until(self, condition: Callable[[], bool], what: str, missing: Callable[[], str] = lambda: "") -> bool:
-        with trio.move_on_after(CONVERGE):
-            while not condition():
-                await trio.sleep(0.02)
+        """Wait, as long as something comes to anybody; returns whether it came about."""
+        seen, began = 0, trio.current_time()
+        deadline = began + CONVERGE
+        while not condition():
+            if trio.current_time() > min(deadline, began + MOST):
+                break
+            await trio.sleep(0.02)
+            if seen != (seen := sum(len(client.stream) for client in self.clients)):
+                deadline = trio.current_time() + CONVERGE
+        else:
             return True
         lacking = [client.name for client in self.clients if not client.connected]
         self.result.faults.append(f"{what} did not come about in {CONVERGE:g} s; not connected: {lacking} {missing()}")

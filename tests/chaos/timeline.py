@@ -8,6 +8,8 @@ from math import inf
 
 import trio
 
+TICK, LATE = 0.02, 0.05  # seconds
+
 
 class Timeline:
     """What has happened in a run. ``told``: whether a terminal is told as it happens."""
@@ -15,6 +17,7 @@ class Timeline:
     def __init__(self, told: bool = False) -> None:
         self._told, self._began = told, time.monotonic()
         self._notes: list[tuple[float, str]] = []
+        self._busy: list[tuple[float, float, str]] = []
         self._faults: list[tuple[float, float, str]] = []  # from, until, name; inf while it is in force
 
     def note(self, what: str) -> None:
@@ -34,10 +37,24 @@ class Timeline:
             self._faults[index] = (began, trio.current_time(), name)
             self.note(f"{described} is over")
 
+    async def watch_the_machine(self) -> None:
+        """Write down when it is too busy to run us in time: nobody is blamed for that."""
+        while True:
+            before = trio.current_time()
+            await trio.sleep(TICK)
+            now = trio.current_time()
+            if now - before >= TICK + LATE:
+                if self._busy and before - self._busy[-1][1] < 2 * TICK:
+                    before = self._busy.pop()[0]
+                self._busy.append((before, now, "the machine is busy"))
+
     def quiet(self, since: float, until: float, apart: Collection[str] = ()) -> float:
-        """Return for how many seconds of that time no fault was in force, but for those named ``apart``."""
+        """Return for how many seconds of that time no fault was in force, but for those named ``apart``, and the
+        machine ran us in time.
+        """
         quiet, reached = 0.0, since
-        for began, ended, name in sorted(self._faults):
+        busy = [each for each in self._busy if each[1] > since]
+        for began, ended, name in sorted([*self._faults, *busy]):
             if name not in apart and ended > reached:
                 quiet += max(0.0, min(began, until) - reached)
                 reached = max(reached, ended)

@@ -94,12 +94,12 @@ class RedisHistory:
     async def after(self, group: str, history: History, since: Position | None) -> Missed[Envelope]:
         """Return what came after ``since``, a page at a time, and the top; without ``since`` the top alone.
 
-        Not whole where that is more than a recovery may bring, or cannot be read.
+        Not whole where that is more than a recovery may bring, or cannot be read. What is sent meanwhile comes on top.
         """
         events: list[Envelope] = []
         size, reached = 0, since
         while True:
-            top, page = await self._page(group, history, reached, history.limit - len(events))
+            top, page = await self._page(group, history, reached, history.limit)
             if since is None or reached is None or top.epoch != reached.epoch:
                 return Missed(top, whole=since is None)
             for position, sealed in page:
@@ -110,7 +110,7 @@ class RedisHistory:
                     return Missed(top, whole=False)
             if not page or page[-1][0].offset >= top.offset:
                 return Missed(top, events)
-            if size > MOST_BYTES:
+            if size > MOST_BYTES or len(events) > 2 * history.limit:
                 return Missed(top, whole=False)
             reached = page[-1][0]
 
