@@ -19,6 +19,7 @@ SMALL = Plan(connects=900, every=300, patient=False, growth=Growth(size=12 * MEB
 
 
 @pytest.mark.server
+@pytest.mark.once
 @pytest.mark.trio_only
 async def test_nothing_remains(descriptors: None) -> None:
     with trio.fail_after(150):
