@@ -25,6 +25,7 @@ from ..queues import DeadLetter, Job, QueueStatistics
 from ..serializers import Message
 from .names import Native
 from .queue_bell import Bell
+from .refusals import passing
 from .scripts import Script
 from .server import RedisServer
 
@@ -41,9 +42,6 @@ DEAD_LETTERS = 10_000  # kept of each queue; beyond, the oldest are forgotten
 BACKOFF = (0.1, 5.0)  # seconds between attempts while the server is away: the first, the most
 RELEASE_TIME = 2.0  # seconds in which a worker that ends gives back what it has, whatever is cancelled around it
 BATCH = 100  # dead letters that one script moves
-
-PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS")
-"""Refusals that may well go away by themselves: a server that starts, fails over, or is short of memory."""
 
 _ENTRY = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 
@@ -123,7 +121,7 @@ class RedisQueue:
                 async with self._turn:
                     jobs, newest, seconds = await self._claim_jobs(most)
             except (LayerUnreachable, LayerRefused) as error:
-                if isinstance(error, LayerRefused) and error.code not in PASSING:
+                if isinstance(error, LayerRefused) and not passing(error):
                     raise
                 self._tell_away(error)
                 await anyio.sleep(pause)

@@ -14,7 +14,7 @@ from ...exceptions import LayerRefused, LayerUnreachable
 from ...nursery import collapsed
 from .address import Endpoint, Sentinels
 from .connection import Connection, open_connection
-from .link import watched
+from .lasting import watched
 from .outbox import packed
 from .server import Bounds, RedisServer, Sink, Timeouts
 from .standalone import OneServer

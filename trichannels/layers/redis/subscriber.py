@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 
 from ...exceptions import LayerRefused, LayerUnreachable, TrichannelsError
-from .connection import Connection, hopeless, open_connection, refused
-from .link import CLOSED, Backoff, Resolve, watched
+from .connection import open_connection, refused
+from .lasting import Backoff, Lasting, Resolve, watched
 from .outbox import Outbox, OutOfStep, Pending, packed
 from .server import Bounds, Sink, Timeouts
 
@@ -49,7 +49,7 @@ class Request:
 Handover = list[tuple[Name, int, list[Request]]]  # by how many calls it is held, and who waits for it
 
 
-class Subscriber:
+class Subscriber(Lasting):
     """The subscriptions of one process at one server. ``run`` is its whole life, in a task of its owner's.
 
     ``kind``: ``""`` for plain channels, ``"s"`` for those of a cluster's shards.
@@ -58,8 +58,8 @@ class Subscriber:
     def __init__(
         self, label: str, resolve: Resolve, sink: Sink, timeouts: Timeouts, bounds: Bounds, kind: str = ""
     ) -> None:
-        self.label, self._resolve, self._sink, self._timeouts, self._bounds = label, resolve, sink, timeouts, bounds
-        self._kind = kind
+        super().__init__(label, resolve, timeouts, bounds)
+        self._sink, self._kind = sink, kind
         self.wanted: set[Name] = set()
         self.confirmed: set[Name] = set()
         self._held: Counter[Name] = Counter()  # by how many calls of subscribe() that have succeeded
@@ -73,10 +73,6 @@ class Subscriber:
         self._batches = 0
         self._numbers = itertools.count()
         self._outbox: Outbox | None = None
-        self.connection: Connection | None = None
-        self.generation = 0
-        self.problem = "no connection yet"
-        self.denied: TrichannelsError | None = None
 
     def __repr__(self) -> str:
         return f"<Subscriber to {self.label}, {len(self.confirmed)} of {len(self.wanted)} in force>"
@@ -129,10 +125,6 @@ class Subscriber:
             if requests:
                 self._requests.setdefault(name, []).extend(requests)
         self._wish(names, True)
-
-    def ask_again(self) -> None:
-        """Subscribe once more to what is wanted, not in force, and not being asked for."""
-        self._again()
 
     def unsubscribe(self, channels: Sequence[str]) -> None:
         """Want these no more, whoever wanted them; who still waits for one is told."""
@@ -251,39 +243,19 @@ class Subscriber:
             request.error = error
             request.over.set()
 
-    def _again(self) -> None:
-        """Ask once more for what was refused. Called every now and then."""
+    def ask_again(self) -> None:
+        """Subscribe once more to what is wanted, not in force, and not being asked for. Called every now and then."""
         if len(self.confirmed) < len(self.wanted):
             missing = self.wanted - self.confirmed - self._on_their_way.keys()
             self._wish([name for name in missing if name not in self._wishes], True)
 
     # ---- the connection
 
-    async def run(self) -> None:
-        """Connect, subscribe to all that is wanted, take what comes, and begin anew, for ever."""
-        try:
-            backoff = Backoff(self._timeouts)
-            while True:
-                began = self.generation
-                await self._attempt(backoff)
-                log.debug("%s: subscriptions: %s; trying again", self.label, self.problem)
-                await backoff.pause(self.generation != began)
-        finally:
-            self.problem = CLOSED
-            self._deny(LayerUnreachable(self.label, CLOSED))
-
-    async def _attempt(self, backoff: Backoff) -> None:
-        try:
-            await self._once(backoff)
-        except LayerRefused as error:
-            self.problem = error.answer
-            if hopeless(error):
-                self._deny(error)
-        except LayerUnreachable as error:
-            self.problem, self.denied = error.problem, None
+    def _report(self) -> None:
+        log.debug("%s: subscriptions: %s; trying again", self.label, self.problem)
 
     def _deny(self, error: TrichannelsError) -> None:
-        self.denied = error
+        super()._deny(error)
         for name in list(self._requests):
             self._fail(name, error)
 
@@ -299,7 +271,7 @@ class Subscriber:
             backoff.begin()
             try:
                 self._wish(list(self.wanted), True)
-                await watched(connection, self._timeouts, self._again)
+                await watched(connection, self._timeouts, self.ask_again)
             finally:
                 self.connection = self._outbox = None
                 self.problem = connection.problem or "the connection was closed"
@@ -307,11 +279,6 @@ class Subscriber:
                 self._on_their_way.clear()
                 self._batches = 0
                 self._lose(self.confirmed)
-
-    def drop(self, problem: str) -> None:
-        """Give the connection up: its server is not the one any more."""
-        if self.connection is not None:
-            self.connection.fail(problem)
 
     # ---- what comes
 
