@@ -342,23 +342,6 @@ async def test_an_outage_is_no_wrong_password() -> None:
                 await server.execute("PING", timeout=0.2)
 
 
-@pytest.mark.parametrize("scripts", ["+@scripting", "-@scripting"])
-async def test_many_are_published_by_who_may_and_may_not_run_scripts(scripts: str) -> None:
-    sink = Told()
-    with RedisProcess() as redis:
-        redis.admin("ACL", "SETUSER", "ann", "on", ">pw", "+@all", scripts, "~*", "resetchannels", "&open*")
-        async with opened(f"redis://ann:pw@127.0.0.1:{redis.port}", sink) as server:
-            await server.subscribe(["open"])
-            await server.publish_many([("open", b"%d" % number) for number in range(250)])
-            await until(lambda: len(sink.events) == 250, "all")
-            assert sink.events == [("message", "open", str(number)) for number in range(250)]
-            with pytest.raises(LayerRefused, match="NOPERM|can't publish to the channel"):
-                await server.publish_many([("open", b"x"), ("closed", b"x")])
-            await server.publish_many([])
-            scripted = redis.admin("INFO", "commandstats")["cmdstat_eval"]["calls"]
-            assert scripted == (4 if scripts == "+@scripting" else 0)
-
-
 async def test_what_an_acl_forbids() -> None:
     rules = ("reset", "on", ">pw", "+@all", "-info", "-flushall", "~*", "resetchannels", "&open*")
     sink = Told()

@@ -172,3 +172,8 @@ def packed_all(commands: Sequence[Sequence[str | bytes | int | float]]) -> bytes
     """Return commands as they are written, one behind the other."""
     pack = hiredis.pack_command
     return b"".join([pack(tuple(command)) for command in commands])  # type: ignore[arg-type, unused-ignore]
+
+
+def packed_head(*words: str) -> bytes:
+    """Return the beginning of a command that has one more argument, which follows as a RESP bulk string."""
+    return packed(*words, "").replace(b"$0\r\n\r\n", b"")

@@ -6,18 +6,14 @@ from typing import Any
 
 import anyio
 
-from ...exceptions import LayerRefused
 from ...nursery import collapsed
 from .address import Endpoint, Standalone
 from .connection import Connection, open_connection, refused
 from .link import Link
-from .outbox import packed, packed_all
+from .outbox import packed, packed_all, packed_head
 from .scripts import Script, run_script
 from .server import Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .subscriber import Subscriber
-
-PUBLISH = Script.from_file("publish")
-PUBLISHED_AT_ONCE = 100  # by one call of it, during which the server does nothing else
 
 
 class OneServer(RedisServer):
@@ -29,7 +25,6 @@ class OneServer(RedisServer):
         self.label, self.timeouts, self.bounds = label, timeouts, bounds
         self.link = Link(label, self.resolve, timeouts, bounds)
         self.subscriber = Subscriber(label, self.resolve, sink, timeouts, bounds)
-        self._no_scripts = False  # the user may not run them
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.link!r}, {self.subscriber!r}>"
@@ -52,18 +47,16 @@ class OneServer(RedisServer):
         return [refused(self.label, each) if isinstance(each, Exception) else each for each in answers]
 
     async def publish_many(self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None) -> None:
-        """As the contract says. By a script: reading an answer for each would cost as much as all else together."""
-        if self._no_scripts:
-            return await super().publish_many(events, timeout=timeout)
-        calls = [events[start : start + PUBLISHED_AT_ONCE] for start in range(0, len(events), PUBLISHED_AT_ONCE)]
-        answers = await self.pipeline([("", _publishing(call)) for call in calls], timeout=timeout)
-        for call, answer in zip(calls, answers, strict=True):
-            if isinstance(answer, LayerRefused) and _forbids_scripts(answer):
-                self._no_scripts = True
-                await super().publish_many(call, timeout=timeout)
-            elif isinstance(answer, Exception):
-                raise answer
-        return None
+        heads: dict[str, bytes] = {}  # what all commands for a channel begin with
+        parts = []
+        for channel, payload in events:
+            head = heads.get(channel)
+            if head is None:
+                head = heads[channel] = packed_head("PUBLISH", channel)
+            parts.append(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
+        for answer in await self.link.submit(b"".join(parts), len(parts), timeout) if parts else ():
+            if isinstance(answer, Exception):
+                raise refused(self.label, answer)
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None
@@ -149,14 +142,3 @@ async def delete_on(link: Link, pattern: str) -> int:
             deleted += sum(each for each in answers if isinstance(each, int))
         if cursor == b"0":
             return deleted
-
-
-def _publishing(events: Sequence[tuple[str, bytes]]) -> Command:
-    arguments: list[Arg] = ["EVAL", PUBLISH.text, 0]
-    for event in events:
-        arguments += event
-    return arguments
-
-
-def _forbids_scripts(refusal: LayerRefused) -> bool:
-    return (refusal.code == "NOPERM" and "'eval'" in refusal.answer) or "unknown command" in refusal.answer
