@@ -13,6 +13,7 @@ from trichannels.inbox import Envelope
 from trichannels.layers.base import ChannelLayer
 from trichannels.layers.history import Position, Recovery
 from trichannels.layers.memory import InMemoryChannelLayer
+from trichannels.layers.memory_presence import MemoryPresence
 from trichannels.layers.serializers import Message
 from trichannels.testing.layers import LayerContract
 
@@ -150,6 +151,55 @@ class Duplicating(InMemoryChannelLayer):
         return await super().group_send(group, message)
 
 
+class Ghostly(InMemoryChannelLayer):
+    """Lets nobody go."""
+
+    def leave_presence(self, group: str, channel: str, key: str) -> None:
+        pass
+
+
+class Tabbed(InMemoryChannelLayer):
+    """Counts connections, not who they are."""
+
+    async def presence_count(self, group: str) -> int:
+        return sum(map(len, (await self.presence(group)).members.values()))
+
+
+class Secretive(InMemoryChannelLayer):
+    """Tells no member who comes and goes."""
+
+    async def open(self) -> None:
+        await super().open()
+        assert isinstance(self.presence_board, MemoryPresence)
+        self.presence_board._tell_members = self.tell_nobody
+
+    async def tell_nobody(self, group: str, message: Message) -> None:
+        await checkpoint()
+
+
+class Clinging(InMemoryChannelLayer):
+    """Keeps the presences of an instance that has ended."""
+
+    def detach(self, channel: str) -> None:
+        self.board.detach(channel)
+
+
+class Flapping(InMemoryChannelLayer):
+    """Tells at once that somebody has left who may be back soon."""
+
+    async def open(self) -> None:
+        self.presence_linger = 0
+        await super().open()
+
+
+class Hasty(InMemoryChannelLayer):
+    """Says that somebody is there before it is."""
+
+    async def enter_presence(self, group: str, channel: str, key: str, meta: Any = None) -> None:
+        self.start_soon(super().enter_presence, group, channel, key, meta)
+        await checkpoint()
+
+
 SABOTAGE: list[tuple[type[ChannelLayer], str, tuple[Any, ...]]] = [
     (Losing, "test_a_cancelled_receive_loses_no_message", ()),
     (Halved, "test_a_cancelled_group_send_reaches_all_or_nobody", ()),
@@ -172,6 +222,15 @@ SABOTAGE: list[tuple[type[ChannelLayer], str, tuple[Any, ...]]] = [
     (Impatient, "test_an_instance_may_publish_while_all_around_it_is_cancelled", ()),
     (Nameless, "test_bad_group_names", ("group_send",)),
     (Duplicating, "test_joining_twice_is_joining_once", ()),
+    (Ghostly, "test_tracked_in_the_block_and_gone_after_it", ()),
+    (Ghostly, "test_a_cancelled_block_leaves_nobody_behind", ()),
+    (Tabbed, "test_three_connections_are_one_presence", ()),
+    (Secretive, "test_members_are_told_who_comes_and_goes", ()),
+    (Secretive, "test_a_snapshot_and_the_diffs_after_it_agree", ()),
+    (Clinging, "test_an_instance_that_ends_is_gone_at_once", ()),
+    (Flapping, "test_a_reload_within_the_linger_is_no_flap", ()),
+    (Hasty, "test_tracked_in_the_block_and_gone_after_it", ()),
+    (Hasty, "test_a_cancelled_track_has_entered_or_not", ()),
 ]
 
 
