@@ -59,6 +59,7 @@ class TestRedisLayer(OnARealServer, LayerContract):
     """What one sends, the other one receives, over a real server."""
 
 
+@pytest.mark.once
 class TestEncryptedRedisLayer(TestRedisLayer):
     """The same, with keys."""
 

@@ -12,6 +12,8 @@ from trichannels.testing import FaultInjected, FaultyLayer
 from trichannels.testing.contract.messages import REFUSED
 from trichannels.testing.layers import LayerContract
 
+pytestmark = pytest.mark.once
+
 
 class TestWithoutFaults(LayerContract):
     """A wrapper that does nothing is a layer like any other."""
