@@ -24,7 +24,7 @@ def read_plan(arguments: list[str] | None = None) -> Plan:
     parser.add_argument("--redis", choices=("7", "8"), default="7")
     parser.add_argument("--group", choices=(*GROUPS, "worker"), action="append", help="default: all but worker")
     parser.add_argument("--rest", type=float, default=0.25, help="mean of the seconds between two faults")
-    parser.add_argument("--pause", type=float, default=0.02, help="mean of the seconds between two sends of a sender")
+    parser.add_argument("--pause", type=float, default=0.05, help="mean of the seconds between two sends of a sender")
     parser.add_argument("--only", metavar="FAULT", action="append", help="leave out all others; may be repeated")
     parser.add_argument("--verbose", action="store_true", help="tell of each fault as it happens")
     told = parser.parse_args(arguments)

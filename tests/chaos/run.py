@@ -35,7 +35,7 @@ class Plan:
     version: str = "7"
     groups: tuple[str, ...] = ("history", "plain", "presence")
     servers: int = 2
-    pause: float = 0.02  # seconds, in the mean, between two sends of one sender
+    pause: float = 0.05  # seconds, in the mean, between two sends of one sender
     rest: float = 0.25  # seconds, in the mean, between two faults
     only: tuple[str, ...] = ()  # faults; else all that there are
     verbose: bool = False

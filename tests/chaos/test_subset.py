@@ -10,9 +10,9 @@ pytestmark = [pytest.mark.server, pytest.mark.once, pytest.mark.trio_only]
 
 # Seeds whose schedules have the faults that matter most.
 PLANS = [
-    Plan(seed=16986, faults=9, rest=0.1, pause=0.05),
-    Plan(seed=49, faults=3, rest=0.1, pause=0.05, topology="sentinel", groups=("history", "plain"), version="8"),
-    Plan(seed=14, faults=3, rest=0.1, pause=0.05, topology="cluster", groups=("history", "plain"), version="8"),
+    Plan(seed=16986, faults=9, rest=0.1),
+    Plan(seed=49, faults=3, rest=0.1, topology="sentinel", groups=("history", "plain"), version="8"),
+    Plan(seed=14, faults=3, rest=0.1, topology="cluster", groups=("history", "plain"), version="8"),
 ]
 
 
