@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from trichannels.exceptions import LayerUnreachable
+from trichannels.exceptions import LayerClosed, LayerUnreachable
 from trichannels.inbox import Envelope
 from trichannels.layers.history import History, Position
 from trichannels.layers.recovery import Missed
@@ -174,6 +174,22 @@ async def test_those_who_come_before_it_begins_share_a_reading_from_the_farthest
         with shelf.readings.joined(Position(8, "a"), alone=False) as late:
             assert late not in (one, of_another_history), "that one is over"
     assert repr(shelf.readings) == "<Readings []>"
+
+
+async def test_nobody_joins_one_who_reads_alone() -> None:
+    shelf = Shelf()
+    with (
+        shelf.readings.joined(Position(7, "a"), alone=True) as alone,
+        shelf.readings.joined(Position(5, "a"), alone=False) as other,
+    ):
+        assert other is not alone
+        assert alone.since == Position(7, "a")
+
+
+async def test_what_cannot_be_begun_keeps_nobody_waiting() -> None:
+    readings = Readings(lambda reading: reading.fail(LayerClosed("the layer")))
+    with readings.joined(Position(7, "a"), alone=False) as reading, pytest.raises(LayerClosed):
+        await reading.missed(Position(7, "a"))
 
 
 async def test_who_comes_while_it_goes_on_takes_part_if_it_brings_all() -> None:

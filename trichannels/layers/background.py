@@ -33,16 +33,17 @@ class Background:
         state = "over" if self._over else "running" if self._host else "unused"
         return f"<Background of {self.owner}, {state}>"
 
-    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
+    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> bool:
         """Start ``func(*args)`` as a task; what it raises is logged and ends nothing else. Over, it starts nothing."""
         if self._over:
-            return
+            return False
         if self._host is None:
             self._host = spawn_host(self._hold, f"tasks of {self.owner}")
         if self._group is None:
             self._waiting.append((func, args))
         else:
             self._group.start_soon(self._guarded, func, args, name=func)
+        return True
 
     async def _hold(self) -> None:
         async with anyio.create_task_group() as group:

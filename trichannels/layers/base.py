@@ -297,9 +297,12 @@ class ChannelLayer(ABC):
         finally:
             await self._background.close()
 
-    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """For the layers themselves: run ``func(*args)`` until the layer closes, whatever is cancelled around it."""
-        self._background.start_soon(func, *args)
+    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> bool:
+        """For the layers themselves: run ``func(*args)`` until the layer closes, whatever is cancelled around it.
+
+        False if it has closed: then it is not run.
+        """
+        return self._background.start_soon(func, *args)
 
     def in_use(self) -> "InUse":
         """Keep the layer open for one instance; an instance holds this block for its whole life."""

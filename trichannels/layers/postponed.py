@@ -27,7 +27,7 @@ class Layer(Protocol):
     def get_capacity(self, channel: str) -> int:
         """Return how many messages may wait for ``channel``."""
 
-    def start_soon(self, func: Callable[..., Any], *args: Any) -> None:
+    def start_soon(self, func: Callable[..., Any], *args: Any) -> object:
         """Run a task until the layer closes."""
 
 

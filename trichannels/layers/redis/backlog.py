@@ -22,7 +22,7 @@ class Backlog:
     ``publish`` sends an event, its group and its idempotency key. ``pause``: seconds after a refusal that will pass.
     """
 
-    def __init__(self, limits: Buffer, publish: Publish, start_soon: Callable[..., None], pause: float) -> None:
+    def __init__(self, limits: Buffer, publish: Publish, start_soon: Callable[..., object], pause: float) -> None:
         self._limits, self._publish, self._start_soon, self._pause = limits, publish, start_soon, pause
         self._events: deque[tuple[str, bytes, str | None]] = deque()
         self._size = 0

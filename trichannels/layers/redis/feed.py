@@ -49,8 +49,8 @@ class Deliveries(Protocol):
     async def drain(self) -> None:
         """Return when all that is in it now has been delivered."""
 
-    def start_soon(self, work: Callable[..., Awaitable[object]], *args: Any) -> None:
-        """Start a task of the layer."""
+    def start_soon(self, work: Callable[..., Awaitable[object]], *args: Any) -> bool:
+        """Start a task of the layer; False if that has closed."""
 
     def abandoned(self, feed: "GroupFeed") -> None:
         """A feed has begun that nobody wants any more."""
@@ -91,7 +91,7 @@ class GroupFeed:
         self.over = False
         self._begun = anyio.Event()
         self._error: TrichannelsError | None = None
-        self._readings = Readings(partial(deliveries.start_soon, self._read_for_newcomers))
+        self._readings = Readings(self._start_reading)
         self._newest: dict[str, int] = {}  # the number of the newest event of each sender, where they are numbered
 
     def __repr__(self) -> str:
@@ -215,6 +215,10 @@ class GroupFeed:
             return await self._records.after(self.group, self._history, since)
 
     # ---- newcomers
+
+    def _start_reading(self, reading: Reading) -> None:
+        if not self._deliveries.start_soon(self._read_for_newcomers, reading):
+            reading.fail(LayerClosed("the layer"))
 
     async def _read_for_newcomers(self, reading: Reading) -> None:
         assert self._records is not None

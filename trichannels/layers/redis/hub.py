@@ -51,7 +51,7 @@ class Hub:
         board: Switchboard,
         wire: Native | PubSubCompatible,
         serializer: Serializer,
-        start_soon: Callable[..., None],
+        start_soon: Callable[..., bool],
         *,
         expiry: float,
         history_of: Callable[[str], History | None],

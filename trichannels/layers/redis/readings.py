@@ -16,10 +16,11 @@ class Reading:
     """One reading, and what was delivered to the group since it began; ``broken`` if that cannot be used.
 
     ``since``: from where it reads, the position of who has missed most. ``begun``: that cannot be changed any more.
+    ``alone``: it is for one, and nobody joins it.
     """
 
-    def __init__(self, since: Position) -> None:
-        self.since, self.begun = since, False
+    def __init__(self, since: Position, *, alone: bool = False) -> None:
+        self.since, self.alone, self.begun = since, alone, False
         self.events: list[Envelope] = []
         self.broken = False
         self.readers = 0
@@ -61,6 +62,11 @@ class Reading:
         finally:
             self._over.set()
 
+    def fail(self, error: TrichannelsError) -> None:
+        """It cannot be done: tell those who wait."""
+        self._error = error
+        self._over.set()
+
     async def missed(self, since: Position) -> Missed[Envelope]:
         """Return what it has found after ``since``; raises what it has failed with."""
         await self._over.wait()
@@ -95,7 +101,7 @@ class Readings:
         """Take part in a reading for the block: in one that is there, if it brings what is wanted, or in a new one."""
         reading = None if alone else next((each for each in self._open if _fits(each, since)), None)
         if reading is None:
-            reading = Reading(since)
+            reading = Reading(since, alone=alone)
             self._open.append(reading)
             self._start(reading)
         elif since.offset < reading.since.offset:
@@ -110,6 +116,6 @@ class Readings:
 
 
 def _fits(reading: Reading, since: Position) -> bool:
-    if reading.since.epoch != since.epoch or reading.is_over:
+    if reading.alone or reading.since.epoch != since.epoch or reading.is_over:
         return False
     return not reading.begun or since.offset >= reading.since.offset
