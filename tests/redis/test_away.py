@@ -25,6 +25,7 @@ TIMEOUT = 0.5
 TIMES = Timeouts(
     connect=TIMEOUT, reply=TIMEOUT, ping_interval=0.1, ping=0.2, backoff_first=0.01, backoff_most=0.05
 )  # fmt: skip
+CALM = Timeouts()  # for who is not to be harmed: a busy machine is slow to answer pings
 HISTORY = {"log*": History(size=100)}
 
 
@@ -119,7 +120,7 @@ async def test_sending_fails_within_its_deadline(how: str, group: str) -> None:
 
 @pytest.mark.parametrize("group", ["plain", "log"])
 async def test_with_a_buffer_it_is_sent_later_and_in_order(group: str) -> None:
-    async with opened(url=shared_server().url) as peer, peer.subscribe(group) as events:
+    async with opened(url=shared_server().url, timeout=10, timeouts=CALM) as peer, peer.subscribe(group) as events:
         with Proxy(shared_server().port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with opened(url=url, prefix=peer.wire.prefix, unreachable=Buffer(messages=5)) as layer:
@@ -152,7 +153,7 @@ async def test_a_buffer_is_bounded_in_bytes_too() -> None:
 
 @pytest.mark.parametrize("group", ["plain", "log"])
 async def test_with_a_buffer_many_at_once_wait_their_turn(group: str) -> None:
-    async with opened(url=shared_server().url) as peer, peer.subscribe(group) as events:
+    async with opened(url=shared_server().url, timeout=10, timeouts=CALM) as peer, peer.subscribe(group) as events:
         with Proxy(shared_server().port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with opened(url=url, prefix=peer.wire.prefix, unreachable=Buffer(messages=5)) as layer:
@@ -218,7 +219,7 @@ async def test_members_are_told_and_stay() -> None:
 
 async def test_a_gap_closes_by_itself() -> None:
     """The connection of the subscriptions is lost again and again, while others publish: nobody notices."""
-    async with opened(url=shared_server().url) as peer:
+    async with opened(url=shared_server().url, timeout=10, timeouts=CALM) as peer:
         with Proxy(shared_server().port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with (
