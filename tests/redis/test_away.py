@@ -73,10 +73,10 @@ async def until_told(box: Mailbox | Subscription, group: str) -> None:
         pass
 
 
-async def until_lost(layer: RedisChannelLayer) -> None:
+async def until_lost(layer: RedisChannelLayer, host: int = 0) -> None:
     """Wait until it is known that the connections are lost: what is written before that is of unknown outcome."""
     with anyio.fail_after(10):
-        while layer.hub.servers[0].statistics().connections:
+        while layer.hub.servers[host].statistics().connections:
             await anyio.sleep(0.01)
 
 
@@ -118,27 +118,34 @@ async def test_sending_fails_within_its_deadline(how: str, group: str) -> None:
             await until_taken(lambda: layer.group_send(group, message(3)))
 
 
-@pytest.mark.parametrize("group", ["plain", "log"])
-async def test_with_a_buffer_it_is_sent_later_and_in_order(group: str) -> None:
+@asynccontextmanager
+async def buffered(group: str) -> AsyncIterator[tuple[RedisChannelLayer, Proxy, Subscription]]:
+    """A layer that keeps five events, behind a proxy, and what comes to a group for those who are not."""
     async with opened(url=shared_server().url, timeout=10, timeouts=CALM) as peer, peer.subscribe(group) as events:
         with Proxy(shared_server().port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with opened(url=url, prefix=peer.wire.prefix, unreachable=Buffer(messages=5)) as layer:
-                await layer.group_send(group, message(0))
-                assert await following(events) == message(0)
-                proxy.refuse()
-                await until_lost(layer)
-                for number in range(1, 6):
-                    assert await layer.group_send(group, message(number)) is None
-                with pytest.raises(LayerUnreachable, match="buffer of events is full"):
-                    await layer.group_send(group, message(6))
-                proxy.resume()
-                await until_taken(lambda: layer.group_send(group, message(7)))
-                assert [await following(events) for _ in range(6)] == [message(n) for n in (1, 2, 3, 4, 5, 7)]
-                while any(layer._backlogs.values()):
-                    await anyio.sleep(0.01)
-                assert (await layer.group_send(group, message(8)) is None) == (group == "plain")
-                assert await following(events) == message(8)
+                yield layer, proxy, events
+
+
+@pytest.mark.parametrize("group", ["plain", "log"])
+async def test_with_a_buffer_it_is_sent_later_and_in_order(group: str) -> None:
+    async with buffered(group) as (layer, proxy, events):
+        await layer.group_send(group, message(0))
+        assert await following(events) == message(0)
+        proxy.refuse()
+        await until_lost(layer)
+        for number in range(1, 6):
+            assert await layer.group_send(group, message(number)) is None
+        with pytest.raises(LayerUnreachable, match="buffer of events is full"):
+            await layer.group_send(group, message(6))
+        proxy.resume()
+        await until_taken(lambda: layer.group_send(group, message(7)))
+        assert [await following(events) for _ in range(6)] == [message(n) for n in (1, 2, 3, 4, 5, 7)]
+        while any(layer._backlogs.values()):
+            await anyio.sleep(0.01)
+        assert (await layer.group_send(group, message(8)) is None) == (group == "plain")
+        assert await following(events) == message(8)
 
 
 async def test_a_buffer_is_bounded_in_bytes_too() -> None:
@@ -153,20 +160,17 @@ async def test_a_buffer_is_bounded_in_bytes_too() -> None:
 
 @pytest.mark.parametrize("group", ["plain", "log"])
 async def test_with_a_buffer_many_at_once_wait_their_turn(group: str) -> None:
-    async with opened(url=shared_server().url, timeout=10, timeouts=CALM) as peer, peer.subscribe(group) as events:
-        with Proxy(shared_server().port) as proxy:
-            url = f"redis://127.0.0.1:{proxy.port}"
-            async with opened(url=url, prefix=peer.wire.prefix, unreachable=Buffer(messages=5)) as layer:
-                proxy.refuse()
-                await until_lost(layer)
-                assert await layer.group_send_many([(group, message(1)), (group, message(2))]) == [None, None]
-                assert await layer.group_send(group, message(3)) is None
-                assert await layer.group_send_many([(group, message(4)), (group, message(5))]) == [None, None]
-                with pytest.raises(LayerUnreachable, match="buffer of events is full"):
-                    await layer.group_send_many([(group, message(6))])
-                assert repr(next(iter(layer._backlogs.values()))) == "<Backlog of 5 events>"
-                proxy.resume()
-                assert [await following(events) for _ in range(5)] == [message(n) for n in range(1, 6)]
+    async with buffered(group) as (layer, proxy, events):
+        proxy.refuse()
+        await until_lost(layer)
+        assert await layer.group_send_many([(group, message(1)), (group, message(2))]) == [None, None]
+        assert await layer.group_send(group, message(3)) is None
+        assert await layer.group_send_many([(group, message(4)), (group, message(5))]) == [None, None]
+        with pytest.raises(LayerUnreachable, match="buffer of events is full"):
+            await layer.group_send_many([(group, message(6))])
+        assert repr(next(iter(layer._backlogs.values()))) == "<Backlog of 5 events>"
+        proxy.resume()
+        assert [await following(events) for _ in range(5)] == [message(n) for n in range(1, 6)]
 
 
 async def test_one_server_of_several_that_is_away_holds_up_no_other() -> None:
@@ -177,8 +181,7 @@ async def test_one_server_of_several_that_is_away_holds_up_no_other() -> None:
             assert 0 < len(away) < 20
             async with layer.subscribe(*groups) as events:
                 other.kill()
-                while layer.hub.servers[1].statistics().connections:
-                    await anyio.sleep(0.01)
+                await until_lost(layer, host=1)
                 for group in away:
                     assert await layer.group_send(group, {"type": "note", "to": group}) is None
                 here = [group for group in groups if group not in away]

@@ -10,7 +10,8 @@ from trichannels.exceptions import LayerUnreachable, OutcomeUnknown, UnreadableM
 from trichannels.layers.history import Position
 from trichannels.layers.presence import seal_entry
 from trichannels.layers.redis.presence_answers import MARK, Answer, read_diff, read_entries
-from trichannels.layers.redis.presence_room import Entry, Room, Sent, Waiter
+from trichannels.layers.redis.presence_room import Entry, Room, Sent
+from trichannels.layers.redis.waiter import Waiter
 from trichannels.layers.serializers import MsgpackSerializer
 
 FIELDS = ["a\nada", "b\nada", "c\nbob"]

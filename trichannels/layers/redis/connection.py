@@ -199,7 +199,6 @@ class Connection:
 
     async def _read(self) -> None:
         gets, answered, on_push, settle = self._parser.gets, self._due.answer, self._on_push, self._settle
-        due, left, take = self._due, 0, list[Any]().append  # of commands with many answers: how many, and where they go
         while True:
             some = pushed = False
             while True:
@@ -211,12 +210,7 @@ class Connection:
                     break
                 some = True
                 if type(answer) is not hiredis.PushNotification:
-                    if left > 1:  # but the last, which ends it
-                        take(answer)
-                        left -= 1
-                        continue
                     answered(answer)
-                    left, take = due.many()
                 elif on_push is not None:
                     pushed = True
                     on_push(answer)

@@ -7,20 +7,20 @@ deliveries, so that order is kept whoever found it.
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import anyio
 
-from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable, TrichannelsError
+from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable
 from ...inbox import Envelope
 from ..history import History, Position
 from ..recovery import Missed, Tracker, Verdict, is_whole, merge
 from .history import RedisHistory
 from .readings import Reading, Readings
 from .server import RedisServer
+from .waiter import Waiter
 
 log = logging.getLogger("trichannels.layers.redis")
 
@@ -89,24 +89,23 @@ class GroupFeed:
         self.joiners = 0  # tasks that are about to enter
         self.undelivered = 0  # of its events, in the line of deliveries
         self.over = False
-        self._begun = anyio.Event()
-        self._error: TrichannelsError | None = None
+        self._begun = Waiter()
         self._readings = Readings(self._start_reading)
         self._newest: dict[str, int] = {}  # the number of the newest event of each sender, where they are numbered
 
     def __repr__(self) -> str:
-        state = "subscribed" if self.in_force else f"failed: {self._error}" if self._error else "subscribing"
+        state = "subscribed" if self.in_force else f"failed: {self._begun.error}" if self.failed else "subscribing"
         return f"<GroupFeed of {self.group}, {state}, {self.tracker!r}>"
 
     @property
     def in_force(self) -> bool:
         """Whether what is published from now on will come."""
-        return self._begun.is_set() and self._error is None
+        return self._begun.done.is_set() and not self.failed
 
     @property
     def failed(self) -> bool:
         """Whether it could not be begun; who wants the group then begins anew."""
-        return self._error is not None
+        return self._begun.error is not None
 
     @property
     def position(self) -> Position | None:
@@ -118,24 +117,17 @@ class GroupFeed:
     async def begin(self) -> None:
         """Subscribe, and find out where the history stands. A task of the layer runs it."""
         try:
-            await self.server.subscribe([self.channel])
-            if self.tracker is not None:
-                await self._close_gap()
-        except TrichannelsError as error:
-            self._error = error
-        except BaseException:
-            self._error = LayerClosed("the layer")
-            raise
+            with self._begun.settling():
+                await self.server.subscribe([self.channel])
+                if self.tracker is not None:
+                    await self._close_gap()
         finally:
-            self._begun.set()
             if self.over:  # all who wanted it had gone before it was subscribed to
                 self._deliveries.abandoned(self)
 
     async def confirmed(self) -> None:
         """Wait until the subscription is in force; raises what it failed with."""
-        await self._begun.wait()
-        if self._error is not None:
-            raise copy(self._error) from self._error  # each waiter its own: a traceback grows with each raise
+        await self._begun.outcome()
 
     # ---- what comes
 

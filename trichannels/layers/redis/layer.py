@@ -323,9 +323,9 @@ class RedisChannelLayer(BoardedLayer):
         payload = self.encoded(message)
         if not self.histories or self.history_of(group) is None:
             self.require_no_key(group, idempotency_key)
-        work = partial(self._publish, hub, group, payload, idempotency_key)
         if self.unreachable == "fail":
-            return await work()
+            return await self._publish(hub, group, payload, idempotency_key)
+        work = partial(self._publish, hub, group, payload, idempotency_key)
         server = hub.server_of(hub.name_to_hash(group))
         return await self._send_or_keep(hub, server, work, [(group, payload, idempotency_key)])
 

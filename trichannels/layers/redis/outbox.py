@@ -1,7 +1,7 @@
 """Commands on their way: they wait to be written, then for their answers. Bounded in number and bytes. No I/O."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -11,9 +11,6 @@ from ...exceptions import OutcomeUnknown, TrichannelsError
 from ...seam import Wake, open_wake
 
 CHUNK = 256 * 1024  # bytes that are written at once
-
-
-NOT_MANY: tuple[int, Callable[[Any], None]] = (0, lambda answer: None)
 
 
 class OutOfStep(Exception):
@@ -158,12 +155,6 @@ class Due(deque[Pending]):
             over = len(first.answers) == first.count
         if over:
             self.popleft().finish()
-
-    def many(self) -> tuple[int, Callable[[Any], None]]:
-        """Return how many answers are due to whose turn it is, if they are many, and what takes all but the last."""
-        if self and type(first := self[0]) is Pending and first.count > 1:
-            return first.count - len(first.answers), first.answers.append
-        return NOT_MANY
 
     def fail(self, label: str, problem: str) -> None:
         """No more answers will come."""

@@ -25,9 +25,10 @@ from ..presence import Presence, open_entries, pace, seal_entry
 from ..serializers import Encrypted, Message, Serializer
 from .names import Native
 from .presence_answers import MARK, Answer, read_diff, read_entries
-from .presence_room import Entry, Room, Waiter
+from .presence_room import Entry, Room
 from .scripts import Script
 from .server import RedisServer
+from .waiter import Waiter
 
 PRESENCE = Script.from_file("presence")
 

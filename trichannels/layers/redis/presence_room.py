@@ -4,36 +4,11 @@ What is *wanted* is written down first; the difference to what the server is *kn
 it makes no difference how often something is sent, or whether an answer was lost: it is sent until it is known.
 """
 
-from copy import copy
-from typing import Any, TypeAlias
-
-import anyio
+from typing import TypeAlias
 
 from ...exceptions import LayerUnreachable, OutcomeUnknown, TrichannelsError
 from .server import RedisServer
-
-
-class Waiter:
-    """One who waits for what becomes of something that was sent."""
-
-    __slots__ = ("answer", "done", "error")
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.error: TrichannelsError | None = None
-        self.answer: Any = None
-
-    def settle(self, error: TrichannelsError | None, answer: Any = None) -> None:
-        """Let it go on."""
-        self.error, self.answer = error, answer
-        self.done.set()
-
-    async def outcome(self) -> Any:
-        """Return the answer, or raise the error."""
-        await self.done.wait()
-        if self.error is not None:
-            raise copy(self.error) from self.error  # each waiter its own: a traceback grows with each raise
-        return self.answer
+from .waiter import Waiter
 
 
 class Entry:

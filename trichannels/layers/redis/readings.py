@@ -2,14 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from copy import copy
 
-import anyio
-
-from ...exceptions import LayerClosed, TrichannelsError
+from ...exceptions import TrichannelsError
 from ...inbox import Envelope
 from ..history import Position
 from ..recovery import PENDING, Missed
+from .waiter import Waiter
 
 
 class Reading:
@@ -24,16 +22,14 @@ class Reading:
         self.events: list[Envelope] = []
         self.broken = False
         self.readers = 0
-        self._over = anyio.Event()
-        self._missed: Missed[Envelope] | None = None
-        self._error: TrichannelsError | None = None
+        self._found = Waiter()
 
     def __repr__(self) -> str:
         return f"<Reading since {self.since.offset} for {self.readers}{', over' if self.is_over else ''}>"
 
     @property
     def is_over(self) -> bool:
-        return self._over.is_set()
+        return self._found.done.is_set()
 
     def collect(self, event: Envelope | None) -> None:
         """Take what was delivered; None for what stands for a gap."""
@@ -49,31 +45,19 @@ class Reading:
         self, turn: AbstractAsyncContextManager[object], history: Callable[[Position], Awaitable[Missed[Envelope]]]
     ) -> None:
         """Do it when the ``turn`` has come, for all who wait."""
-        try:
+        with self._found.settling():
             async with turn:
                 if self.readers:
                     self.begun = True
-                    self._missed = await history(self.since)
-        except TrichannelsError as error:
-            self._error = error
-        except BaseException:
-            self._error = LayerClosed("the layer")
-            raise
-        finally:
-            self._over.set()
+                    self._found.answer = await history(self.since)
 
     def fail(self, error: TrichannelsError) -> None:
         """It cannot be done: tell those who wait."""
-        self._error = error
-        self._over.set()
+        self._found.settle(error)
 
     async def missed(self, since: Position) -> Missed[Envelope]:
         """Return what it has found after ``since``; raises what it has failed with."""
-        await self._over.wait()
-        if self._error is not None:
-            raise copy(self._error) from self._error  # each waiter its own: a traceback grows with each raise
-        found = self._missed
-        assert found is not None
+        found: Missed[Envelope] = await self._found.outcome()
         after = [each for each in found.events if each.position is not None and each.position.offset > since.offset]
         return Missed(found.top, after, found.whole)
 

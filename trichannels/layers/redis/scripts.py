@@ -42,7 +42,7 @@ def _read(name: str) -> str:
 
 
 async def run_script(
-    ask: Callable[[bytes, float], Awaitable[Any]], script: Script, arguments: "list[Any]", timeout: float
+    ask: Callable[[bytes, float], Awaitable[Any]], script: Script, arguments: list[Any], timeout: float
 ) -> Any:
     """Run a script by its digest; where the server does not know it, by its text, which makes it known.
 
