@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from math import inf
 from typing import Any
 
 import redis
@@ -11,6 +12,7 @@ from ..ports import free_port
 from .servers import RedisProcess
 
 PATIENCE = 30.0
+FAILOVER = 8.0  # seconds after which a failover that did not come about is asked for again
 BUS = 10_000  # by so much is the port higher on which the nodes of a cluster talk to each other
 
 
@@ -92,9 +94,18 @@ class SentinelTrio:
 
     def failover(self) -> None:
         """Have the replica made the master, and wait until it is."""
-        before = self.master
-        until(lambda: self.ask("FAILOVER", self.name), "the failover's beginning")
-        self.wait_for_another(before)
+        before, asked_at = self.master, -inf
+
+        def done() -> bool:
+            nonlocal asked_at
+            if self._another_than(before):
+                return True
+            if time.monotonic() > asked_at + FAILOVER:  # sentinels give one up that takes them too long
+                self.ask("FAILOVER", self.name)
+                asked_at = time.monotonic()
+            return False
+
+        until(done, "the failover")
         self.demote(before)
 
     def demote(self, former: RedisProcess) -> None:
@@ -103,7 +114,10 @@ class SentinelTrio:
 
     def wait_for_another(self, before: RedisProcess) -> None:
         """Wait until another server is the master."""
-        until(lambda: self.master is not before and self.master.admin("ROLE")[0] == "master", "the failover")
+        until(lambda: self._another_than(before), "the failover")
+
+    def _another_than(self, before: RedisProcess) -> bool:
+        return self.master is not before and self.master.admin("ROLE")[0] == "master"
 
 
 class RedisCluster:

@@ -5,20 +5,27 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spe
 
 import logging
 import random
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
+from ...exceptions import (
+    InvalidChannelLayerError,
+    LayerRefused,
+    LayerUnreachable,
+    OutcomeUnknown,
+    TrichannelsError,
+)
 from ...nursery import collapsed
 from .address import Cluster, Endpoint
-from .connection import Connection, open_connection, refused
+from .connection import Connection, open_connection, ours
 from .link import Link
-from .outbox import packed
+from .outbox import packed, packed_all
 from .scripts import Script, run_script
 from .server import Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .slots import Place, SlotTable, read_slots, redirection, slot_of
@@ -29,6 +36,7 @@ log = logging.getLogger("trichannels.layers.redis")
 
 REFRESH_EVERY = 30.0  # seconds, where nothing else has led to it
 PAUSE = (0.02, 0.5)  # seconds before a command is tried again: at first, and at the most
+TOO_LATE = 1 / 16  # of the time for a command is left: another attempt could hardly be answered
 PASSING = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 
 
@@ -94,7 +102,7 @@ class ClusterServer(RedisServer):
     async def execute(self, *command: Arg, key: str = "", timeout: float | None = None) -> Any:
         answer = await self._submit(slot_of(key or _first_key(command)), packed(*command), timeout)
         if isinstance(answer, Exception):
-            raise refused(self.label, answer)
+            raise ours(self.label, answer)
         return answer
 
     async def run(
@@ -106,32 +114,74 @@ class ClusterServer(RedisServer):
         ask = partial(self._submit, slots.pop())
         answer = await run_script(ask, script, [len(keys), *keys, *args], self._limit(timeout))
         if isinstance(answer, Exception):
-            raise refused(self.label, answer)
+            raise ours(self.label, answer)
         return answer
+
+    def part_of(self, key: str) -> int:
+        return slot_of(key)
+
+    def node_of(self, key: str) -> Hashable:
+        place = self._table.owner(slot_of(key))
+        return self if place is None else self._nodes.get(place, self)
 
     async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
         """As the contract says. Per node all go together; what is redirected follows one by one, in order."""
+        limit = self._limit(timeout)
+        deadline = anyio.current_time() + limit
+        slots = [slot_of(key or _first_key(command)) for key, command in commands]
         answers: list[Any] = [None] * len(commands)
-        parts: dict[Node, list[int]] = {}
-        for index, (key, command) in enumerate(commands):
-            node = await self._node_of(slot_of(key or _first_key(command)), self._limit(timeout))
-            parts.setdefault(node, []).append(index)
-        async with collapsed(), anyio.create_task_group() as group:
-            for node, indexes in parts.items():
-                group.start_soon(self._part, node, indexes, commands, answers, timeout)
+        unsent = list(range(len(commands)))
+        while unsent:
+            parts: dict[Node, list[int]] = {}
+            waiting, unsent = unsent, []
+            for index in waiting:
+                try:
+                    node = await self._node_of(slots[index], deadline - anyio.current_time())
+                except LayerUnreachable as error:
+                    answers[index] = error
+                else:
+                    parts.setdefault(node, []).append(index)
+            async with collapsed(), anyio.create_task_group() as group:
+                for node, indexes in parts.items():
+                    part = Part(indexes, slots, commands, answers, unsent)
+                    group.start_soon(self._send_part, node, part, deadline, max(limit / 8, 0.1))
+            unsent.sort()
+            if (left := deadline - anyio.current_time()) <= limit * TOO_LATE:
+                break
+            if unsent:
+                self.look_soon()
+                await self._seen(min(PAUSE[0], left))
+        if answers and all(isinstance(answer, LayerUnreachable) for answer in answers):
+            raise next((answer for answer in answers if isinstance(answer, OutcomeUnknown)), answers[0])
         return answers
 
-    async def _part(
-        self, node: Node, indexes: list[int], commands: Sequence[tuple[str, Command]], answers: list[Any],
-        timeout: float | None,
-    ) -> None:  # fmt: skip
-        data = b"".join([packed(*commands[index][1]) for index in indexes])
-        found = await node.link.submit(data, len(indexes), timeout)
-        for index, answer in zip(indexes, found, strict=True):
+    async def _send_part(self, node: Node, part: "Part", deadline: float, patience: float) -> None:
+        """Fill in the answers of what one node has, or the errors."""
+        data = packed_all([part.commands[index][1] for index in part.indexes])
+        left = deadline - anyio.current_time()
+        try:
+            # Another node may have the slots by the time this one is given up: what is not written goes there.
+            found = await node.link.submit(data, len(part.indexes), left, patience=patience)
+        except TrichannelsError as error:
+            self.look_soon()
+            found = [error] * len(part.indexes)
+            if isinstance(error, LayerUnreachable) and not isinstance(error, OutcomeUnknown):
+                part.unsent.extend(part.indexes)
+        failed: dict[int, TrichannelsError] = {}  # by slot: what could not follow, and so must nothing after it
+        for index, answer in zip(part.indexes, found, strict=True):
             if isinstance(answer, Exception) and _again(str(answer)):
-                key, command = commands[index]
-                answer = await self._submit(slot_of(key or _first_key(command)), packed(*command), timeout)
-            answers[index] = refused(self.label, answer) if isinstance(answer, Exception) else answer
+                slot = part.slots[index]
+                answer = failed.get(slot) or await self._follow_up(slot, part.commands[index][1], deadline)
+                if isinstance(answer, LayerUnreachable):
+                    failed[slot] = answer
+            part.answers[index] = ours(self.label, answer) if isinstance(answer, Exception) else answer
+
+    async def _follow_up(self, slot: int, command: Command, deadline: float) -> Any:
+        """Return the answer to a command that was redirected, or the error."""
+        try:
+            return await self._submit(slot, packed(*command), max(0.0, deadline - anyio.current_time()))
+        except TrichannelsError as error:
+            return error
 
     def _limit(self, timeout: float | None) -> float:
         return self.timeouts.reply if timeout is None else timeout
@@ -142,7 +192,7 @@ class ClusterServer(RedisServer):
         deadline, pause = anyio.current_time() + limit, PAUSE[0]
         asked: Node | None = None  # where an ASK leads, this once
         failure: LayerUnreachable | None = None
-        while (left := deadline - anyio.current_time()) > 0:
+        while (left := deadline - anyio.current_time()) > limit * TOO_LATE:
             node = asked or await self._node_of(slot, left)
             prefix, asked = (ASKING if asked is not None else b""), None
             try:
@@ -349,6 +399,17 @@ def _first_key(command: Sequence[Arg]) -> str:
     if len(command) < 2:
         raise InvalidChannelLayerError(f"{command[0]!r} names no key by which a cluster's node could be found")
     return str(command[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Those of many ``commands`` that one node is asked at once: their ``indexes``, and where the outcome is put."""
+
+    indexes: list[int]
+    slots: Sequence[int]
+    commands: Sequence[tuple[str, Command]]
+    answers: list[Any]
+    unsent: list[int]
 
 
 @asynccontextmanager

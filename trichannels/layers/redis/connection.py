@@ -12,7 +12,7 @@ import anyio
 import hiredis
 from anyio.abc import ByteStream
 
-from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable
+from ...exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable, TrichannelsError
 from ...nursery import collapsed
 from ...seam import open_wake
 from .address import Endpoint
@@ -55,6 +55,11 @@ def refused(label: str, answer: Exception) -> LayerRefused:
     text = str(answer).partition(", with args beginning with")[0]
     advice = next((advice for beginning, advice in ADVICE.items() if text.startswith(beginning)), "")
     return LayerRefused(label, text, advice)
+
+
+def ours(label: str, error: Exception) -> TrichannelsError:
+    """Return an error among the answers as one of ours, which it is already where an answer did not come."""
+    return error if isinstance(error, TrichannelsError) else refused(label, error)
 
 
 def hopeless(error: LayerRefused) -> bool:

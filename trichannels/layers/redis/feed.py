@@ -6,7 +6,7 @@ deliveries, so that order is kept whoever found it.
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -112,6 +112,11 @@ class GroupFeed:
         """The position up to which all has been put into the line of deliveries."""
         return self.tracker.top if self.tracker is not None else None
 
+    @property
+    def node(self) -> Hashable:
+        """The node of the server that it is on for now."""
+        return self.server.node_of(self.channel)
+
     # ---- its life
 
     async def begin(self) -> None:
@@ -203,7 +208,7 @@ class GroupFeed:
     async def _read(self, since: Position | None) -> Missed[Envelope]:
         assert self._records is not None
         assert self._history is not None
-        async with self._records.turn():
+        async with self._records.turn(self.group):
             return await self._records.after(self.group, self._history, since)
 
     # ---- newcomers
@@ -215,7 +220,7 @@ class GroupFeed:
     async def _read_for_newcomers(self, reading: Reading) -> None:
         assert self._records is not None
         assert self._history is not None
-        await reading.read(self._records.turn(), partial(self._records.after, self.group, self._history))
+        await reading.read(self._records.turn(self.group), partial(self._records.after, self.group, self._history))
 
     async def entrance(self, since: Position | None) -> "Entrance":
         """Return how a newcomer enters. Whoever gets it must act on it before anything is awaited."""

@@ -1,25 +1,25 @@
 """The histories of groups in Redis: one script appends and publishes, one reads. Each is one round trip in one slot."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import anyio
-
-from ...exceptions import LayerRefused, LayerUnreachable, UnreadableMessage
+from ...exceptions import LayerRefused, TrichannelsError, UnreadableMessage
 from ...inbox import Envelope
 from ..history import History, Position
 from ..recovery import Missed
 from .names import Native
 from .scripts import Script
 from .server import Command, RedisServer
+from .turns import Turns
 
 APPEND, READ = Script.from_file("history_append"), Script.from_file("history_read")
 
 PAGE = 250  # events that one reading brings
 MOST_BYTES = 16 * 1024 * 1024  # of one recovery; who has missed more reads the state afresh
-READS_AT_ONCE = 16  # of one server
+READS_AT_ONCE = 16  # of one node
 DAY = 86_400  # seconds; a history's number and name are kept for at least so long
 
 
@@ -33,33 +33,18 @@ class RedisHistory:
         self, server: RedisServer, names: Native, read: Callable[[str, bytes, Position], Envelope], timeout: float
     ) -> None:
         self.server, self._names, self._read, self._timeout = server, names, read, timeout
-        self._free = anyio.Semaphore(READS_AT_ONCE)
-        self._reads = 0  # that are over
+        self._turns: WeakKeyDictionary[Hashable, Turns] = WeakKeyDictionary()  # by node
 
     def __repr__(self) -> str:
         return f"<RedisHistory at {self.server.label}>"
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold one of the places of those who may read, for the block.
-
-        Raises :class:`LayerUnreachable` if for ``timeout`` seconds none of those before has come to an end.
-        """
-        await self._come_in()
-        try:
-            yield
-        finally:
-            self._reads += 1
-            self._free.release()
-
-    async def _come_in(self) -> None:
-        while True:
-            reads = self._reads
-            with anyio.move_on_after(self._timeout):
-                return await self._free.acquire()
-            if self._reads == reads:
-                problem = f"no history could be read within {self._timeout:g} s"
-                raise LayerUnreachable(self.server.label, problem)
+    def turn(self, group: str) -> AbstractAsyncContextManager[None]:
+        """Hold one of the places of those who may read of the group's node, for the block; see :class:`Turns`."""
+        node = self.server.node_of(self._names.events(group))
+        turns = self._turns.get(node)
+        if turns is None:
+            turns = self._turns[node] = Turns(READS_AT_ONCE, self.server.label, self._timeout)
+        return turns.turn()
 
     async def append(self, group: str, sealed: bytes, history: History, key: str | None) -> Position:
         """Give an event its position and publish it; of several with one key, only the first."""
@@ -67,29 +52,38 @@ class RedisHistory:
         answer = await self.server.run(APPEND, append_keys(self._names, group, key), arguments)
         return position_of(answer)
 
-    async def append_many(self, events: Sequence[tuple[str, bytes, History]]) -> list[Position]:
-        """The same for ``(group, sealed event, history)`` triples, in order and in one round trip.
+    async def append_many(
+        self, events: Sequence[tuple[str, bytes, str | None]], history_of: Callable[[str], History | None]
+    ) -> list[Position | TrichannelsError]:
+        """The same for ``(group, sealed event, idempotency key)`` triples, in order and in one round trip.
 
-        Raises the first error among the answers; the others may have been appended.
+        Returns the position of each, or what it failed with; raises as :meth:`RedisServer.pipeline` does.
         """
-        groups: set[str] = set()
+        histories: dict[str, History] = {}  # found once for each group
         commands: list[tuple[str, Command]] = []
-        for group, sealed, history in events:
-            keys = append_keys(self._names, group, None)
-            arguments = append_arguments(sealed, history, self._names.events(group), self.server.publish_command, None)
+        for group, sealed, key in events:
+            keys = append_keys(self._names, group, key)
             # The text makes the script known to the server of the group, should it have forgotten it.
-            call = ("EVALSHA", APPEND.sha1) if group in groups else ("EVAL", APPEND.text)
-            groups.add(group)
+            call = ("EVALSHA", APPEND.sha1) if group in histories else ("EVAL", APPEND.text)
+            history = histories.get(group) or history_of(group)
+            assert history is not None
+            histories[group] = history
+            arguments = append_arguments(sealed, history, self._names.events(group), self.server.publish_command, key)
             commands.append((keys[0], (*call, len(keys), *keys, *arguments)))
-        positions = []
+        positions: list[Position | TrichannelsError] = []
         for event, answer in zip(events, await self.server.pipeline(commands), strict=True):
             if isinstance(answer, LayerRefused) and answer.code == "NOSCRIPT":  # forgotten in between
-                positions.append(await self.append(*event, None))
-            elif isinstance(answer, Exception):
-                raise answer
+                positions.append(await self._append_late(event, histories[event[0]]))
             else:
-                positions.append(position_of(answer))
+                positions.append(answer if isinstance(answer, TrichannelsError) else position_of(answer))
         return positions
+
+    async def _append_late(self, event: tuple[str, bytes, str | None], history: History) -> Position | TrichannelsError:
+        group, sealed, key = event
+        try:
+            return await self.append(group, sealed, history, key)
+        except TrichannelsError as error:
+            return error
 
     async def after(self, group: str, history: History, since: Position | None) -> Missed[Envelope]:
         """Return what came after ``since``, a page at a time, and the top; without ``since`` the top alone.

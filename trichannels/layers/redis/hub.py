@@ -3,7 +3,8 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, TypeAlias
 
@@ -301,21 +302,27 @@ class Hub:
 
     async def check_histories(self) -> None:
         """Compare each history with what came, every now and then. A task of the layer runs it for ever."""
+        checking: set[Hashable] = set()  # each node by itself: one that is away holds up no other
         async with anyio.create_task_group() as group:
-            for server in self.servers:  # each by itself: one that is away holds up no other
-                group.start_soon(self._check_histories_of, server)
+            while True:
+                await anyio.sleep(CHECK_EVERY)
+                by_node: dict[Hashable, list[GroupFeed]] = {}
+                for feed in self.feeds.values():
+                    if feed.tracker is not None:
+                        by_node.setdefault(feed.node, []).append(feed)
+                for node in by_node.keys() - checking:
+                    checking.add(node)
+                    group.start_soon(_then, partial(self._check, by_node[node]), partial(checking.discard, node))
 
-    async def _check_histories_of(self, server: RedisServer) -> None:
-        while True:
-            await anyio.sleep(CHECK_EVERY)
-            limiter = anyio.Semaphore(CHECKS_AT_ONCE)
-            async with anyio.create_task_group() as group:
-                for feed in [each for each in self.feeds.values() if each.server is server and each.tracker]:
-                    await limiter.acquire()
-                    if feed.doubt():
-                        group.start_soon(_then, feed.heal, limiter.release)
-                    else:
-                        limiter.release()
+    async def _check(self, feeds: Sequence[GroupFeed]) -> None:
+        limiter = anyio.Semaphore(CHECKS_AT_ONCE)
+        async with anyio.create_task_group() as group:
+            for feed in feeds:
+                await limiter.acquire()
+                if not feed.over and feed.doubt():
+                    group.start_soon(_then, feed.heal, limiter.release)
+                else:
+                    limiter.release()
 
 
 async def _then(work: Callable[[], Awaitable[object]], after: Callable[[], object]) -> None:

@@ -5,10 +5,9 @@ goes to bounded inboxes. So whoever is cancelled, here or there, loses no reply 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -16,8 +15,6 @@ from anyio.lowlevel import checkpoint
 from ...exceptions import (
     InvalidChannelLayerError,
     LayerClosed,
-    LayerUnreachable,
-    OutcomeUnknown,
 )
 from ...inbox import Envelope
 from ..base import require_channel_name, require_delay, require_group_name, require_queue_name
@@ -28,22 +25,17 @@ from ..presence import require_seconds
 from ..queues import JobQueue
 from ..serializers import Message, Serializer
 from ..switchboard import LOOSE
-from .backlog import Backlog
 from .feed import Entrance, GroupFeed
-from .history import RedisHistory
 from .hub import Hub
 from .names import JOIN, LEAVE, Native, PubSubCompatible
 from .options import Buffer, check_files, check_names, escaped, serializer_of, targets_of, wire_of
 from .presence import RedisPresence
+from .publishing import Publisher
 from .queue import CLAIM
 from .queues import RedisQueues
-from .server import Bounds, RedisServer, Timeouts, open_server
+from .server import Bounds, Timeouts, open_server
 
 log = logging.getLogger("trichannels.layers.redis")
-
-Route: TypeAlias = tuple[list[tuple[str, bytes]], str, Callable[[bytes], bytes]]
-T = TypeVar("T")
-Kept: TypeAlias = tuple[str, bytes, str | None]  # group, event, idempotency key
 
 OPTIONS = (
     "hosts", "url", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
@@ -121,7 +113,7 @@ class RedisChannelLayer(BoardedLayer):
         self.timeout, self.unreachable, self.buffer_bytes = timeout, unreachable, buffer_bytes
         self._on_disconnect, self._on_reconnect = on_disconnect, on_reconnect
         self._hub: Hub | None = None
-        self._backlogs: dict[RedisServer, Backlog] = {}
+        self._publisher: Publisher | None = None
         self._people: RedisPresence | None = None
         self._queues: RedisQueues | None = None
         self._postponed = Postponed(self)
@@ -148,7 +140,10 @@ class RedisChannelLayer(BoardedLayer):
             self.take_down_board()
             raise
         self._hub = hub
-        self._backlogs = {}
+        buffer = self.unreachable if isinstance(self.unreachable, Buffer) else None
+        self._publisher = Publisher(
+            hub, self.history_of, buffer, timeout=self.timeout, pause=self.timeouts.backoff_most
+        )
         if self.histories:
             self.start_soon(hub.check_histories)
         self._postponed = Postponed(self)
@@ -189,10 +184,12 @@ class RedisChannelLayer(BoardedLayer):
         if self._queues is not None:
             self._queues.close()
         try:
+            if self._publisher is not None:
+                await self._publisher.close()
             if self._people is not None:
                 await self._people.close()
         finally:
-            self._hub = self._queues = None
+            self._hub = self._queues = self._publisher = None
             self.take_down_board()
 
     @property
@@ -202,6 +199,12 @@ class RedisChannelLayer(BoardedLayer):
         if self._hub is None or self._hub.board is not board:
             raise LayerClosed(type(self).__name__)
         return self._hub
+
+    @property
+    def _publishing(self) -> Publisher:
+        self.hub  # noqa: B018 - it must be open, and be used by its own thread
+        assert self._publisher is not None
+        return self._publisher
 
     def _restored(self) -> None:
         if self._people is not None:
@@ -318,107 +321,19 @@ class RedisChannelLayer(BoardedLayer):
             await hub.post.ask(LEAVE, group, channel)
 
     async def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
-        hub = self.hub
+        publisher = self._publishing
         require_group_name(group)
         payload = self.encoded(message)
         if not self.histories or self.history_of(group) is None:
             self.require_no_key(group, idempotency_key)
-        if self.unreachable == "fail":
-            return await self._publish(hub, group, payload, idempotency_key)
-        work = partial(self._publish, hub, group, payload, idempotency_key)
-        server = hub.server_of(hub.name_to_hash(group))
-        return await self._send_or_keep(hub, server, work, [(group, payload, idempotency_key)])
-
-    async def _publish(self, hub: Hub, group: str, sealed: bytes, key: str | None) -> Position | None:
-        history = self.history_of(group) if self.histories else None
-        if history is not None:
-            return await hub.records_of(group).append(group, sealed, history, key)
-        channel = hub.wire.events(group)
-        server = hub.server_of(hub.name_to_hash(group))
-        await server.execute(server.publish_command, channel, hub.framing(server)(sealed), key=channel)
-        return None
+        return await publisher.send(group, payload, idempotency_key)
 
     async def group_send_many(self, events: Sequence[tuple[str, Message]]) -> list[Position | None]:
-        hub = self.hub
-        positions: list[Position | None] = [None] * len(events)
-        batches: dict[RedisServer, list[tuple[str, bytes]]] = {}
-        routes: dict[str, Route | None] = {}  # found once for each group
-        recorded: dict[RedisHistory, list[tuple[int, tuple[str, bytes, History]]]] = {}
+        publisher = self._publishing
+        for group in {group for group, _ in events}:
+            require_group_name(group)
         encoded = self.encoded
-        for index, (group, message) in enumerate(events):
-            payload = encoded(message)
-            if group not in routes:
-                routes[group] = self._route(hub, require_group_name(group), batches)
-            route = routes[group]
-            if route is None:
-                history = self.history_of(group)
-                assert history is not None
-                recorded.setdefault(hub.records_of(group), []).append((index, (group, payload, history)))
-            else:
-                batch, channel, framed = route
-                batch.append((channel, framed(payload)))
-        for server, batch in batches.items():
-            await self._send_batch(hub, server, partial(server.publish_many, batch), events, plain=True)
-        for records, part in recorded.items():
-            indexes, triples = zip(*part, strict=True)
-            work = partial(records.append_many, triples)
-            found = await self._send_batch(hub, records.server, work, events, plain=False)
-            for index, position in zip(indexes, found or (), strict=found is not None):
-                positions[index] = position
-        return positions
-
-    async def _send_batch(
-        self,
-        hub: Hub,
-        server: RedisServer,
-        work: Callable[[], Awaitable[T]],
-        events: Sequence[tuple[str, Message]],
-        *,
-        plain: bool,
-    ) -> T | None:
-        """Send those of the ``events`` that go to one server and have a history, or have none."""
-        if self.unreachable == "fail":
-            return await work()
-        mine = (
-            (group, self.encoded(message), None)
-            for group, message in events
-            if hub.server_of(hub.name_to_hash(group)) is server and (self.history_of(group) is None) is plain
-        )
-        return await self._send_or_keep(hub, server, work, mine)
-
-    def _route(self, hub: Hub, group: str, batches: dict[RedisServer, list[tuple[str, bytes]]]) -> "Route | None":
-        """Return the batch into which a group's events go, their pub/sub channel and their frame; None with history."""
-        if self.histories and self.history_of(group) is not None:
-            return None
-        server = hub.server_of(hub.name_to_hash(group))
-        return batches.setdefault(server, []), hub.wire.events(group), hub.framing(server)
-
-    # ---- while the server is away
-
-    async def _send_or_keep(
-        self, hub: Hub, server: RedisServer, work: Callable[[], Awaitable[T]], events: Iterable[Kept]
-    ) -> T | None:
-        """Send what nothing older waits before; if the server is away, keep the ``events``, and return None."""
-        assert isinstance(self.unreachable, Buffer)
-        backlog = self._backlogs.get(server)
-        if backlog is None:
-            publish = partial(self._publish, hub)
-            backlog = Backlog(self.unreachable, publish, self.start_soon, self.timeouts.backoff_most)
-            self._backlogs[server] = backlog
-        if not backlog:
-            try:
-                return await work()
-            except OutcomeUnknown:
-                raise  # to send it once more might send it twice
-            except LayerUnreachable as error:
-                failure = error
-        else:
-            await checkpoint()
-            failure = LayerUnreachable(server.label, "it is away, and the buffer of events is full")
-        for event in events:
-            if not backlog.keep(*event):
-                raise failure
-        return None
+        return await publisher.send_many([(group, encoded(message), None) for group, message in events])
 
     async def flush(self) -> None:
         hub = self.hub

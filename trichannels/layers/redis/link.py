@@ -19,6 +19,7 @@ from .server import Bounds, Timeouts
 
 log = logging.getLogger("trichannels.layers.redis")
 
+WRITTEN_BY = 7 / 8  # of the time for a command: what is written later could hardly be answered
 SETTLE = 1.0  # seconds for which a cancelled caller waits for the answer to what was written
 
 
@@ -74,13 +75,15 @@ class Link(Lasting):
     ) -> list[Any]:
         """Send ``count`` packed commands; return their answers, errors among them.
 
-        Raises as :class:`RedisServer` says. With ``patience``, seconds, what is not even written by then is given up.
+        Raises as :class:`RedisServer` says. If some answers came before the connection broke, or in time, the error
+        stands in the places of the others. What is not even written within ``patience``, in seconds, is given up.
         """
         limit = self._timeouts.reply if timeout is None else timeout
+        patience = limit * WRITTEN_BY if patience is None else min(patience, limit * WRITTEN_BY)
         pending = Pending(data, count, open_wake())
         queued = False
         try:
-            with anyio.move_on_after(limit):
+            with anyio.move_on_after(patience):
                 if self.outbox.crowded and self.denied is None:
                     await self.outbox.room()
                 if (denied := self.denied) is not None:
@@ -88,23 +91,23 @@ class Link(Lasting):
                     raise copy(denied)
                 self.outbox.put(pending)
                 queued = True
-                if patience is not None:
-                    with anyio.move_on_after(patience):
-                        await over(pending)
-                if patience is None or pending.stage is Stage.WRITTEN:
+                await over(pending)
+            if pending.stage is Stage.WRITTEN:
+                with anyio.move_on_after(limit - patience):
                     await over(pending)
         except anyio.get_cancelled_exc_class():
             if not queued or self.outbox.withdraw(pending) or not await self._settled(pending):
                 raise
         if pending.error is not None:
-            raise copy(pending.error)
+            return _answered(pending, pending.error)
         if pending.stage is Stage.OVER:
             return pending.answers
         if not queued:
-            raise LayerUnreachable(self.label, f"no room for more commands within {limit:g} s: {self.problem}")
+            raise LayerUnreachable(self.label, f"no room for more commands in time ({limit:g} s): {self.problem}")
         if self.outbox.withdraw(pending):
-            raise LayerUnreachable(self.label, f"not reached within {limit:g} s: {self.problem}")
-        raise OutcomeUnknown(self.label, f"no answer within {limit:g} s; whether it was carried out is unknown")
+            raise LayerUnreachable(self.label, f"not reached in time ({limit:g} s): {self.problem}")
+        late = f"no answer within {limit:g} s; whether it was carried out is unknown"
+        return _answered(pending, OutcomeUnknown(self.label, late))
 
     async def _settled(self, pending: Pending) -> bool:
         """A cancelled caller's command is on its way: wait for its answer, not for long; True if it may be returned.
@@ -115,3 +118,10 @@ class Link(Lasting):
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + SETTLE):
             await over(pending)
         return ours and pending.stage is Stage.OVER and pending.error is None
+
+
+def _answered(pending: Pending, error: TrichannelsError) -> list[Any]:
+    """Return the answers that came, and the error in the places of the others; raise it if none came."""
+    if not pending.answers:
+        raise copy(error)
+    return [*pending.answers, *(copy(error) for _ in range(pending.count - len(pending.answers)))]

@@ -10,7 +10,7 @@ import heapq
 import random
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from math import inf
@@ -33,7 +33,7 @@ from .waiter import Waiter
 PRESENCE = Script.from_file("presence")
 
 BATCH = 256  # changes that one script makes
-VISITS = 32  # groups that are renewed at once
+VISITS = 32  # groups of a node that are renewed at once
 MOST_SEEN = 1024  # groups in which this process holds nothing, and which it sweeps all the same
 ENTRIES = 512  # of a snapshot that are read before others get a turn
 BEATS = 4  # to a lease
@@ -78,6 +78,8 @@ class RedisPresence:
         self._sequence = 0  # of changes: one that arrives after a later one is void
         self._due: list[tuple[float, str]] = []  # a heap: when a group has something that ends
         self._due_at: dict[str, float] = {}  # the same, by group
+        self._to_visit: dict[Hashable, dict[str, Room]] = {}  # by node, those who wait for a visit, by group
+        self._visiting: set[Hashable] = set()  # nodes that are visited now
         self._bell = open_wake()
         self._beating = self._in_doubt = self._closed = False
 
@@ -323,9 +325,19 @@ class RedisPresence:
             now = self._now()
             if self._in_doubt or now >= next_beat:
                 self._in_doubt, next_beat = False, now + self._beat
-                await self._visit(list(self._rooms.values()))
+                self._visit_soon(self._rooms.values())
             else:
-                await self._visit([self._rooms[group] for group in self._take_due(now) if group in self._rooms])
+                self._visit_soon(self._rooms[group] for group in self._take_due(now) if group in self._rooms)
+
+    def _visit_soon(self, rooms: Iterable[Room]) -> None:
+        """Have groups visited, those of each node by a task of its own: one that is away holds up no other."""
+        for room in rooms:
+            node = room.server.node_of(self._names.key(room.group, "presence"))
+            waiting = self._to_visit.setdefault(node, {})
+            waiting[room.group] = room
+            if node not in self._visiting:
+                self._visiting.add(node)
+                self._start_soon(self._visit, node, waiting)
 
     def _take_due(self, now: float) -> set[str]:
         due = set()
@@ -348,16 +360,25 @@ class RedisPresence:
             heapq.heappush(self._due, (at, room.group))
             self._bell.ring()
 
-    async def _visit(self, rooms: list[Room]) -> None:
-        """Renew, or sweep, some groups; a server that cannot be reached is not asked on."""
-        gone: set[RedisServer] = set()
-        for start in range(0, len(rooms), VISITS):
-            async with anyio.create_task_group() as visitors:
-                for room in rooms[start : start + VISITS]:
-                    if room.server not in gone:
-                        visitors.start_soon(self._visit_one, room, gone)
+    async def _visit(self, node: Hashable, waiting: dict[str, Room]) -> None:
+        """Renew, or sweep, the groups of a node that wait for it; later, if it cannot be reached. A layer's task."""
+        try:
+            missed: list[Room] = []
+            while waiting and not missed:
+                rooms = [waiting.pop(group) for group in list(islice(waiting, VISITS))]
+                async with anyio.create_task_group() as visitors:
+                    for room in rooms:
+                        visitors.start_soon(self._visit_one, room, missed)
+            if missed:
+                for room in [*missed, *waiting.values()]:
+                    self._see_to(room, random.uniform(0.1, 1) * self._beat)  # noqa: S311 - not the same ones first
+        finally:
+            self._visiting.discard(node)
+            del self._to_visit[node]
 
-    async def _visit_one(self, room: Room, gone: set[RedisServer]) -> None:
+    async def _visit_one(self, room: Room, missed: list[Room]) -> None:
+        if self._rooms.get(room.group) is not room:
+            return
         changes, quiet = room.changes, room.quiet
         if not quiet:
             self._write_soon(room)
@@ -369,7 +390,7 @@ class RedisPresence:
             if owner and unchanged and not answer.lapsed and answer.held != len(room.entries):
                 await self._repair(room)
         except LayerUnreachable:
-            gone.add(room.server)
+            missed.append(room)
         except TrichannelsError:
             pass  # the server refuses: whoever wants something of it is told so
         else:

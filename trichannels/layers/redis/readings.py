@@ -3,6 +3,9 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from ...exceptions import TrichannelsError
 from ...inbox import Envelope
 from ..history import Position
@@ -22,6 +25,7 @@ class Reading:
         self.events: list[Envelope] = []
         self.broken = False
         self.readers = 0
+        self.needed = anyio.CancelScope()  # cancelled when nobody waits for it any more
         self._found = Waiter()
 
     def __repr__(self) -> str:
@@ -45,11 +49,11 @@ class Reading:
         self, turn: AbstractAsyncContextManager[object], history: Callable[[Position], Awaitable[Missed[Envelope]]]
     ) -> None:
         """Do it when the ``turn`` has come, for all who wait."""
-        with self._found.settling():
+        with self.needed, self._found.settling():
             async with turn:
-                if self.readers:
-                    self.begun = True
-                    self._found.answer = await history(self.since)
+                await checkpoint_if_cancelled()
+                self.begun = True
+                self._found.answer = await history(self.since)
 
     def fail(self, error: TrichannelsError) -> None:
         """It cannot be done: tell those who wait."""
@@ -96,6 +100,7 @@ class Readings:
         finally:
             reading.readers -= 1
             if not reading.readers:
+                reading.needed.cancel()
                 self._open.remove(reading)
 
 

@@ -1,12 +1,12 @@
 """What the layer asks of Redis, be it one server, a sentinel's master or a cluster. The contract alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ...exceptions import InvalidChannelLayerError
+from ...exceptions import InvalidChannelLayerError, TrichannelsError
 from .address import Cluster, Sentinels, Target
 from .connection import Connection
 from .scripts import Script
@@ -99,16 +99,32 @@ class RedisServer(ABC):
     async def execute(self, *command: Arg, key: str = "", timeout: float | None = None) -> Any:
         """Return the answer to one command. ``key`` says to which node of a cluster it goes."""
 
+    def part_of(self, key: str) -> int:
+        """Return the part of this Redis that a key is in. What is in one part is on one node, whichever that is."""
+        return 0
+
+    def node_of(self, key: str) -> Hashable:
+        """Return the node that has a key for now, as far as is known: one that is away is to hold up no other."""
+        return self
+
     @abstractmethod
     async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
-        """Return the answers to ``(key, command)`` pairs; an error stands in its place, as :class:`LayerRefused`."""
+        """Return the answers to ``(key, command)`` pairs, and errors in their places: what a call would have raised.
 
-    async def publish_many(self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None) -> None:
-        """Publish ``(channel, payload)`` pairs, in order for each channel; raises the first error among the answers."""
+        :class:`LayerUnreachable` is raised only if nothing was sent at all, and :class:`OutcomeUnknown` if no answer
+        came to anything.
+        """
+
+    async def publish_many(
+        self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None
+    ) -> dict[int, TrichannelsError]:
+        """Publish ``(channel, payload)`` pairs, in order for each channel; returns the errors, by index.
+
+        Raises as ``pipeline`` does.
+        """
         commands = [(channel, (self.publish_command, channel, payload)) for channel, payload in events]
-        for answer in await self.pipeline(commands, timeout=timeout):
-            if isinstance(answer, Exception):
-                raise answer
+        answers = await self.pipeline(commands, timeout=timeout)
+        return {index: answer for index, answer in enumerate(answers) if isinstance(answer, TrichannelsError)}
 
     @abstractmethod
     async def run(

@@ -6,9 +6,10 @@ from typing import Any
 
 import anyio
 
+from ...exceptions import TrichannelsError
 from ...nursery import collapsed
 from .address import Endpoint, Standalone
-from .connection import Connection, open_connection, refused
+from .connection import Connection, open_connection, ours
 from .link import Link
 from .outbox import packed, packed_all, packed_head
 from .scripts import Script, run_script
@@ -36,7 +37,7 @@ class OneServer(RedisServer):
     async def execute(self, *command: Arg, key: str = "", timeout: float | None = None) -> Any:
         answer = await self._answer(packed(*command), timeout)
         if isinstance(answer, Exception):
-            raise refused(self.label, answer)
+            raise ours(self.label, answer)
         return answer
 
     async def pipeline(self, commands: Sequence[tuple[str, Command]], *, timeout: float | None = None) -> list[Any]:
@@ -44,9 +45,11 @@ class OneServer(RedisServer):
             await anyio.lowlevel.checkpoint()
             return []
         answers = await self.link.submit(packed_all([command for _, command in commands]), len(commands), timeout)
-        return [refused(self.label, each) if isinstance(each, Exception) else each for each in answers]
+        return [ours(self.label, each) if isinstance(each, Exception) else each for each in answers]
 
-    async def publish_many(self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None) -> None:
+    async def publish_many(
+        self, events: Sequence[tuple[str, bytes]], *, timeout: float | None = None
+    ) -> dict[int, TrichannelsError]:
         heads: dict[str, bytes] = {}  # what all commands for a channel begin with
         parts = []
         for channel, payload in events:
@@ -54,9 +57,8 @@ class OneServer(RedisServer):
             if head is None:
                 head = heads[channel] = packed_head("PUBLISH", channel)
             parts.append(b"%b$%d\r\n%b\r\n" % (head, len(payload), payload))
-        for answer in await self.link.submit(b"".join(parts), len(parts), timeout) if parts else ():
-            if isinstance(answer, Exception):
-                raise refused(self.label, answer)
+        answers = await self.link.submit(b"".join(parts), len(parts), timeout) if parts else ()
+        return {index: ours(self.label, each) for index, each in enumerate(answers) if isinstance(each, Exception)}
 
     async def run(
         self, script: Script, keys: Sequence[str], args: Sequence[Any], *, timeout: float | None = None
@@ -64,7 +66,7 @@ class OneServer(RedisServer):
         limit = self.timeouts.reply if timeout is None else timeout
         answer = await run_script(self._answer, script, [len(keys), *keys, *args], limit)
         if isinstance(answer, Exception):
-            raise refused(self.label, answer)
+            raise ours(self.label, answer)
         return answer
 
     async def _answer(self, data: bytes, timeout: float | None) -> Any:
@@ -134,7 +136,7 @@ async def delete_on(link: Link, pattern: str) -> int:
     while True:
         answer = (await link.submit(packed("SCAN", cursor, "MATCH", pattern, "COUNT", 500), 1))[0]
         if isinstance(answer, Exception):
-            raise refused(link.label, answer)
+            raise ours(link.label, answer)
         cursor, keys = answer
         if keys:
             commands = b"".join([packed("UNLINK", key) for key in keys])  # one by one: they may be of different slots
