@@ -16,6 +16,7 @@ from anyio.abc import Process
 
 from trichannels.exceptions import LayerClosed, LayerUnreachable, OutcomeUnknown, UnreadableMessage
 from trichannels.layers.presence import PresenceState, Roster, Step
+from trichannels.layers.redis.layer import RedisChannelLayer
 from trichannels.layers.redis.names import Native
 from trichannels.layers.redis.presence import PRESENCE
 from trichannels.layers.serializers import Encrypted, MsgpackSerializer
@@ -571,3 +572,30 @@ async def test_whatever_happens_it_comes_to_the_truth_within_a_lease(seed: int) 
                 assert await here.board.count("room") == len(world.keys)
             for end in world.alive.values():
                 end.set()
+
+
+async def test_one_server_that_hangs_delays_nothing_on_another() -> None:
+    """While all groups are visited, somebody's linger ends where the server answers."""
+    with RedisProcess() as other:
+        layer = RedisChannelLayer(
+            hosts=[shared_server().url, other.url], prefix=fresh_prefix(), timeout=30, presence_linger=0.2
+        )
+        async with layer:
+            hub, people = layer.hub, layer._people
+            assert people is not None
+            groups = [f"room{number}" for number in range(200)]
+            here = next(group for group in groups if hub.server_of(group) is hub.servers[0])
+            away = [group for group in groups if hub.server_of(group) is hub.servers[1]]
+            async with layer.subscribe(here) as events:
+                for group in away[:40]:
+                    await people.enter(group, "c", "bob", None)
+                try:
+                    async with layer.track(here, "ada"):
+                        assert list((await events.receive())["joins"]) == ["ada"]
+                        other.stop()
+                        people.restored()  # all are to be visited
+                        await anyio.wait_all_tasks_blocked()
+                    with anyio.fail_after(5):
+                        assert list((await events.receive())["leaves"]) == ["ada"]
+                finally:
+                    other.cont()
