@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from math import inf
 from secrets import token_hex
 from types import TracebackType
@@ -68,6 +69,7 @@ def require_delay(delay: object) -> float:
     return delay
 
 
+@lru_cache(1024)  # asked of each event that is sent, and of each that comes
 def is_reserved(kind: str) -> bool:
     """Say whether events of this type come from the layer itself, and from nobody else."""
     return kind.startswith("layer.") or kind in _RESERVED

@@ -138,15 +138,19 @@ class Publisher:
         """Sort out what goes where."""
         shares: dict[tuple[RedisServer, bool, bool], Share] = {}
         by_group: dict[str, Share] = {}
-        for index, event in enumerate(events):
-            group = event[0]
-            share = by_group.get(group)
-            if share is None:
-                server, recorded = self._server_of(group), self._history_of(group) is not None
-                late = self._buffer is not None and self._backlog_of(server).blocks(self._part_of(server, group))
-                share = by_group[group] = shares.setdefault((server, recorded, late), Share(server, recorded, late))
-            share.indexes.append(index)
-            share.events.append(event)
+        for group in dict.fromkeys([group for group, _, _ in events]):
+            server, recorded = self._server_of(group), self._history_of(group) is not None
+            late = self._buffer is not None and self._backlog_of(server).blocks(self._part_of(server, group))
+            by_group[group] = shares.setdefault((server, recorded, late), Share(server, recorded, late))
+        if len(shares) == 1:  # nearly always
+            for share in shares.values():
+                share.indexes.extend(range(len(events)))
+                share.events.extend(events)
+        else:
+            for index, event in enumerate(events):
+                share = by_group[event[0]]
+                share.indexes.append(index)
+                share.events.append(event)
         return list(shares.values())
 
     # ---- keeping
