@@ -4,13 +4,12 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
-from anyio import RunFinishedError, to_thread
+from anyio import to_thread
 
 from trichannels.bridge import Bridge, async_to_sync, call, call_soon, current_bridge, sync_to_async
 from trichannels.exceptions import ConnectionClosed
@@ -48,7 +47,7 @@ class Gate:
 async def abandoned(bridge: Bridge, gate: Gate, result: object = None) -> AsyncIterator[None]:
     """Leave a call behind in its thread for the length of a block; after it, the thread has ended."""
     async with anyio.create_task_group() as nursery:
-        nursery.start_soon(bridge.run, gate.pass_through, result)
+        nursery.start_soon(bridge.run_or_abandon, gate.pass_through, result)
         await gate.has_begun()
         nursery.cancel_scope.cancel()
     try:
@@ -150,23 +149,6 @@ async def test_an_abandoned_call_that_finds_the_socket_closed_is_no_error(caplog
     assert not [record for record in caplog.records if record.name == "trichannels.bridge"]
 
 
-async def test_a_call_that_is_cancelled_before_its_thread_begins_never_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    bridge, late, ran = Bridge(1), list[Callable[[], Any]](), list[str]()
-
-    async def slow_to_start(work: Callable[[], Any], **_: object) -> None:
-        late.append(work)
-        await anyio.sleep_forever()
-
-    monkeypatch.setattr(to_thread, "run_sync", slow_to_start)
-    async with anyio.create_task_group() as nursery:
-        nursery.start_soon(bridge.run, ran.append, "ran")
-        await anyio.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    assert bridge.statistics().running == bridge.statistics().abandoned == 0
-    assert late[0]() is None
-    assert ran == []
-
-
 def test_an_abandoned_call_may_outlive_its_loop() -> None:
     gate, ended = Gate(), threading.Event()
 
@@ -178,7 +160,7 @@ def test_an_abandoned_call_may_outlive_its_loop() -> None:
 
     async def main() -> None:
         async with anyio.create_task_group() as nursery:
-            nursery.start_soon(Bridge().run, work)
+            nursery.start_soon(Bridge().run_or_abandon, work)
             await gate.has_begun()
             nursery.cancel_scope.cancel()
 
@@ -263,19 +245,10 @@ def test_an_abandoned_call_that_is_cancelled_while_it_calls_back_is_no_error(cap
             await anyio.sleep_forever()
 
         async with anyio.create_task_group() as nursery:
-            nursery.start_soon(bridge.run, call, wait)
+            nursery.start_soon(bridge.run_or_abandon, call, wait)
             await begun.wait()
             nursery.cancel_scope.cancel()
         await until(lambda: bridge.statistics().abandoned == 0)
 
     anyio.run(main, backend="asyncio")  # on trio it waits on, until its loop ends
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("ending", [RunFinishedError(), CancelledError()])
-async def test_an_abandoned_call_that_finds_its_loop_ended_is_no_error(
-    ending: Exception, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with abandoned(Bridge(), Gate(), ending):
-        pass
     assert caplog.records == []

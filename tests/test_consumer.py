@@ -1182,7 +1182,7 @@ async def test_several_instances_run_at_once() -> None:
 
 
 async def test_no_more_instances_run_at_once_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    trichannels.bridge._BRIDGE.set(trichannels.bridge.Bridge(limit=2))
+    trichannels.bridge.use_bridge(trichannels.bridge.Bridge(limit=2))
     most: list[int] = []
     lock, inside = threading.Lock(), [0]
 

@@ -2,12 +2,13 @@
 
 import json
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from examples import chat, embedded, thumbnails
+from examples import chat, embedded, guestbook, thumbnails
 from trichannels.testing.websocket import WebsocketCommunicator
 
 
@@ -31,6 +32,20 @@ async def test_thumbnails() -> None:
     ):
         await socket.send_json_to({"picture": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]})
         assert await socket.receive_json_from() == {"thumbnail": [[1, 3], [7, 9]]}
+
+
+async def test_guestbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guestbook, "DATABASE", str(tmp_path / "book.sqlite3"))
+    async with guestbook.bridge, guestbook.application.opened():
+        async with WebsocketCommunicator(guestbook.application, "/guestbook/") as ada:
+            assert await ada.receive_json_from() == {"entries": []}
+            for name in ("Ada", "Grace"):
+                await ada.send_json_to({"name": name})
+                assert await ada.receive_json_from() == {"entry": name}
+            await ada.send_json_to({"name": ""})
+            assert await ada.receive_json_from() == {"error": 'send {"name": "…"}'}
+        async with WebsocketCommunicator(guestbook.application, "/guestbook/") as late:
+            assert await late.receive_json_from() == {"entries": ["Ada", "Grace"]}
 
 
 @pytest.mark.server

@@ -5,9 +5,9 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 
-from .bridge import async_to_sync, call, call_soon, current_bridge
+from .bridge import LaneCancelled, call, call_soon, current_bridge
 from .events import ASGIApp, Event, Receive, Scope, Send, Shares
-from .exceptions import BadEvent, ConfigError, InvalidChannelLayerError, NoHandler
+from .exceptions import BadEvent, ConfigError, ConnectionClosed, InvalidChannelLayerError, NoHandler
 from .inbox import DEFAULT_INBOX, Inbox
 from .instance import Instance, InstanceStatistics
 from .layers.base import ChannelLayer
@@ -248,10 +248,17 @@ class SyncConsumer(AsyncConsumer):
         if iscoroutinefunction(handler):
             await handler(message)
         else:
-            await current_bridge().run(handler, message)
+            await current_bridge().run_or_abandon(handler, message)
 
     def _sender(self, instance: Instance) -> Callable[[Event], Any]:
-        return async_to_sync(instance.send)
+        def send(message: Event) -> None:
+            try:
+                call(instance.send, message)
+            except LaneCancelled:  # this handler was left behind
+                ending = instance.ending
+                raise ConnectionClosed(*(() if ending is None else (ending.code, ending.reason))) from None
+
+        return send
 
     @property
     def nursery(self) -> Any:

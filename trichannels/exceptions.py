@@ -16,6 +16,8 @@
     ├── LayerUnreachable                           the layer's server did not take it in time; nothing was done
     │   └── OutcomeUnknown                         it was handed over, and the answer was lost: done, or not
     ├── LayerRefused                               the layer's server answered with an error
+    ├── BridgeSaturated                            every thread of a bridge is busy, and stays so
+    ├── BridgeClosed               (RuntimeError)  the bridge has ended
     ├── InvalidChannelLayerError   (ValueError)    a layer that is configured wrongly, or not at all
     ├── ConfigError                (ValueError)    a server option, command line or consumer's setting that is wrong
     ├── InvalidRoute               (ValueError)    a route that cannot work, found where it is made
@@ -144,6 +146,25 @@ class LayerRefused(TrichannelsError):
     def __init__(self, where: str, answer: str, advice: str = "") -> None:
         super().__init__(f"{where} answered: {answer}" + (f" ({advice})" if advice else ""))
         self.where, self.answer, self.code = where, answer, answer.partition(" ")[0]
+
+
+class BridgeSaturated(TrichannelsError):
+    """No thread of a bridge became free in time; ``holders`` has them, the longest first: name and seconds of each."""
+
+    def __init__(self, limit: int, seconds: float, holders: tuple[tuple[str, float], ...]) -> None:
+        named = ", ".join(f"{name} for {held:.1f} s" for name, held in holders[:10])
+        super().__init__(
+            f"none of {limit} threads became free within {seconds:g} s: held by {named or 'nobody any more'}; "
+            "let blocking calls end sooner, or raise the bridge's limit"
+        )
+        self.limit, self.seconds, self.holders = limit, seconds, holders
+
+
+class BridgeClosed(TrichannelsError, RuntimeError):
+    """The bridge has ended, or is about to: it runs nothing more."""
+
+    def __init__(self, bridge: str) -> None:
+        super().__init__(f"{bridge} has ended: use it inside 'async with bridge:', or while its server runs")
 
 
 class InvalidChannelLayerError(TrichannelsError, ValueError):

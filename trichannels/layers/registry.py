@@ -1,11 +1,12 @@
 """Which layers are open in the running loop. Never a global that holds a loop: each loop has its own table."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from anyio import from_thread
 from anyio.lowlevel import RunVar
 
+from ..bridge import call_soon
 from .base import ChannelLayer
 
 _OPEN: RunVar[dict[str, list[ChannelLayer]]] = RunVar("trichannels_layers")
@@ -41,10 +42,10 @@ def get_channel_layer(alias: str = "default") -> ChannelLayer | None:
         return _newest(alias)
     except RuntimeError:  # no loop runs in this thread
         pass
-    try:
-        return from_thread.run_sync(_newest, alias)
-    except RuntimeError:
-        return None
+    for on_the_loop in (call_soon, from_thread.run_sync):  # of our bridge, or of anyio.to_thread
+        with suppress(RuntimeError):
+            return on_the_loop(_newest, alias)
+    return None
 
 
 def _newest(alias: str) -> ChannelLayer | None:
