@@ -43,6 +43,7 @@ FLOORS = {
         "inhouse",
         "middleware",
         "security",
+        "db",
         "layers.host",
         "layers.registry",
     ),
