@@ -21,6 +21,7 @@ FLOORS = {
         "bridge",
         "events",
         "inbox",
+        "nursery",
         "layers.base",
         "layers.background",
         "layers.group_log",
@@ -38,7 +39,6 @@ FLOORS = {
         "patterns",
         "denial",
         "lifespan",
-        "nursery",
         "worker",
         "inhouse",
         "middleware",
@@ -58,7 +58,7 @@ FLOORS = {
     ),
     5: ("layers",),
     6: ("consumer", "server"),
-    7: ("generic",),
+    7: ("django", "generic"),
     8: ("cli", "__main__", "demo", "testing"),
 }
 

@@ -21,6 +21,7 @@ from trichannels.bridge import (
     checkpoint,
     current_bridge,
     sync_to_async,
+    when_cancelled,
 )
 from trichannels.exceptions import BridgeClosed, BridgeSaturated, ConfigError
 
@@ -385,6 +386,25 @@ async def test_a_cancellation_reaches_what_the_call_has_asked_for() -> None:
             group.cancel_scope.cancel()
         assert seen == ["task", "thread"]
         assert bridge.statistics().running == 0
+
+
+async def test_a_callback_ends_what_the_thread_waits_for() -> None:
+    gate, waited = Gate(), list[str]()
+
+    def work() -> None:
+        answer = threading.Event()
+        with when_cancelled(answer.set):
+            gate.begun.release()
+            assert answer.wait(10)
+        waited.append("ended")
+        with pytest.raises(LaneCancelled), when_cancelled(answer.clear):
+            pass
+
+    async with Bridge(1) as bridge, anyio.create_task_group() as group:
+        group.start_soon(bridge.run, work)
+        await gate.has_begun()
+        group.cancel_scope.cancel()
+    assert waited == ["ended"]
 
 
 async def test_a_deadline_inside_is_only_for_what_is_inside() -> None:

@@ -1,40 +1,18 @@
 """Django with two databases: SQLite in a file, and a PostgreSQL that is started when a test wants it."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from django.conf import settings
 
-from ..ports import free_port
+from ..project.configured import POSTGRES_PORT, configure
 from .postgres import PostgresProcess
 
-FOLDER = Path(tempfile.mkdtemp(prefix="django-"))
-PORT = free_port()
-
-if not settings.configured:
-    settings.configure(
-        DATABASES={
-            "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "db.sqlite3", "CONN_MAX_AGE": 60},
-            "pg": {
-                "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": PORT, "USER": "postgres",
-                "NAME": "postgres", "CONN_MAX_AGE": 60, "OPTIONS": {"application_name": "tests"},
-            },
-        },
-        USE_TZ=True,
-        TIME_ZONE="UTC",
-        LANGUAGES=[("en", "English"), ("de", "German")],
-        SECRET_KEY="for tests",
-    )  # fmt: skip
-    import django
-
-    django.setup()
+configure()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresProcess]:
-    with PostgresProcess(PORT) as server:
+    with PostgresProcess(POSTGRES_PORT) as server:
         yield server
 
 

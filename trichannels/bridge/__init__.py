@@ -14,7 +14,7 @@ from .bridge import (
 )
 from .hooks import Hooks
 from .island import AsyncioIsland
-from .lane import LaneCancelled, checkpoint
+from .lane import LaneCancelled, checkpoint, when_cancelled
 
 __all__ = [
     "AsyncioIsland",
@@ -31,4 +31,5 @@ __all__ = [
     "current_bridge",
     "sync_to_async",
     "use_bridge",
+    "when_cancelled",
 ]

@@ -3,8 +3,8 @@
 import logging
 import sys
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from time import monotonic
@@ -15,6 +15,7 @@ from anyio import to_thread
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from ..exceptions import BridgeClosed, BridgeSaturated, ConfigError
+from .ending import Ending, at_loop_end, forget
 from .hooks import Hooks
 from .lane import Call, Lane, held_by, here, lane_of
 
@@ -23,7 +24,6 @@ log = logging.getLogger("trichannels.bridge")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_KEPT: RunVar[set[AsyncGenerator[None, None]]] = RunVar("trichannels_bridges")  # see _kept_until_the_loop_ends
 
 LAST_WORDS = 1.0  # seconds in which threads that have nothing to do end
 
@@ -85,7 +85,7 @@ class Bridge:
         self._places: anyio.Semaphore | None = None
         self._waiting = self._abandoned = self._made = 0
         self._closed = False
-        self._end: AsyncGenerator[None, None] | None = None
+        self._end: Ending | None = None
 
     def __repr__(self) -> str:
         return f"<Bridge {self.name}: {self.statistics()}>"
@@ -151,7 +151,7 @@ class Bridge:
             raise BridgeClosed(repr(self.name))
         if self._places is None:
             self._places = anyio.Semaphore(self.limit)
-            self._end = _kept_until_the_loop_ends(self._lanes, self._free)
+            self._end = at_loop_end(partial(_end_lanes, self._lanes, self._free))
         await checkpoint_if_cancelled()
         try:
             self._places.acquire_nowait()
@@ -248,8 +248,7 @@ class Bridge:
                 lane.end()
             await to_thread.run_sync(_join, [lane.thread for lane in stuck], LAST_WORDS)
             if self._end is not None:
-                _KEPT.get().discard(self._end)
-                await self._end.aclose()
+                await forget(self._end)
         return [_stuck(lane) for lane in stuck if lane.thread.is_alive()]
 
 
@@ -330,27 +329,10 @@ def _stuck(lane: Lane) -> StuckCall:
     return StuckCall(lane.holder, monotonic() - lane.since, stack)
 
 
-async def _until_the_loop_ends(lanes: list[Lane], free: list[Lane]) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        for lane in lanes:
-            lane.end()
-        _join([lane.thread for lane in free], LAST_WORDS)
-
-
-def _kept_until_the_loop_ends(lanes: list[Lane], free: list[Lane]) -> AsyncGenerator[None, None]:
-    """Have the threads end with the loop: both backends close the async generators that are not over then."""
-    try:
-        kept = _KEPT.get()
-    except LookupError:
-        kept = set()
-        _KEPT.set(kept)
-    generator = _until_the_loop_ends(lanes, free)
-    kept.add(generator)
-    with suppress(StopIteration):
-        generator.asend(None).send(None)
-    return generator
+def _end_lanes(lanes: list[Lane], free: list[Lane]) -> None:
+    for lane in lanes:
+        lane.end()
+    _join([lane.thread for lane in free], LAST_WORDS)
 
 
 def name_of(func: Callable[..., object]) -> str:

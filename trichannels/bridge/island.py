@@ -1,16 +1,23 @@
 """An asyncio loop in a thread of its own, for libraries that know nothing else, in a program that runs on trio."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, aclosing, asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
 import anyio
 from anyio import to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.lowlevel import RunVar
 
 from ..exceptions import BridgeClosed
+from ..nursery import collapsed
+from .ending import at_loop_end
 
 T = TypeVar("T")
+
+AHEAD = 2  # items that an async iterator may be ahead of who reads it
+END = object()
 
 
 class AsyncioIsland:
@@ -22,23 +29,37 @@ class AsyncioIsland:
 
     def __init__(self) -> None:
         self._portal: BlockingPortal | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
         return f"<AsyncioIsland, {'open' if self._portal is not None else 'closed'}>"
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Its loop; raises :class:`BridgeClosed` if it is not open."""
+        if self._loop is None:
+            raise BridgeClosed("the island")
+        return self._loop
+
+    def _open(self) -> None:
+        self._portal = self._stack.enter_context(start_blocking_portal("asyncio", name="asyncio island"))
+        self._loop = self._portal.call(asyncio.get_running_loop)
+
+    def _close(self) -> None:
+        portal, self._portal, self._loop = self._portal, None, None
+        if portal is not None:
+            portal.call(portal.stop, True)
+        self._stack.close()
+
     async def __aenter__(self) -> Self:
-        opened = start_blocking_portal("asyncio", name="asyncio island")
-        self._portal = await to_thread.run_sync(self._stack.enter_context, opened)
+        await to_thread.run_sync(self._open)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
         """Calls that are still under way are cancelled, and waited for."""
-        portal, self._portal = self._portal, None
         with anyio.CancelScope(shield=True):
-            if portal is not None:
-                await portal.call_async(portal.stop, True)
-            await to_thread.run_sync(self._stack.close)
+            await to_thread.run_sync(self._close)
 
     async def call(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
         """Run ``await func(*args)`` there and return its result; raises what it raises.
@@ -49,3 +70,65 @@ class AsyncioIsland:
             raise BridgeClosed("the island")
         result: T = await self._portal.call_async(func, *args)
         return result
+
+    @asynccontextmanager
+    async def iterating(
+        self, items: AsyncIterable[T], around: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> AsyncIterator[AsyncIterator[T]]:
+        """Iterate there, in one task, over ``items``; the block's own iterator brings them here.
+
+        The task is in the block ``around()``. It is a little ahead, and ends with the block.
+        """
+        line: asyncio.Queue[Any] = asyncio.Queue()
+        room = asyncio.Semaphore(AHEAD)
+
+        async def run() -> None:
+            try:
+                with around():
+                    iterator = aiter(items)
+                    closing = aclosing(iterator) if hasattr(iterator, "aclose") else _bare(iterator)  # type: ignore[type-var]
+                    async with closing as each:
+                        async for item in each:
+                            await room.acquire()
+                            line.put_nowait(item)
+            finally:
+                line.put_nowait(END)
+
+        async def take() -> Any:
+            item = await line.get()
+            room.release()
+            return item
+
+        async def here() -> AsyncIterator[T]:
+            while (item := await self.call(take)) is not END:
+                yield item
+
+        async with collapsed(), anyio.create_task_group() as group:
+            group.start_soon(self.call, run)
+            async with aclosing(here()) as brought:  # type: ignore[type-var]
+                yield brought
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _bare(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    yield iterator
+
+
+_ISLAND: RunVar[tuple[AsyncioIsland, anyio.Lock]] = RunVar("trichannels_island")
+
+
+async def current_island() -> AsyncioIsland:
+    """Return the running loop's island, made on first use; it ends with the loop."""
+    try:
+        island, opening = _ISLAND.get()
+    except LookupError:
+        island, opening = AsyncioIsland(), anyio.Lock()
+        _ISLAND.set((island, opening))
+        at_loop_end(island._close)
+    if island._loop is None:
+        async with opening:
+            if island._loop is None:
+                with anyio.CancelScope(shield=True):
+                    await island.__aenter__()
+    return island

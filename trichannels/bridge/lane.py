@@ -7,7 +7,8 @@ the two worlds are nested, one lane is enough, and nobody can wait for a lane th
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
 from time import monotonic
@@ -97,6 +98,7 @@ class Call:
         self.then: Callable[[], object] | None = None  # done on the loop, once it is over
         self._context, self._on_loop, self._lock = copy_context(), loop_caller(), threading.Lock()
         self._request: Request | None = None
+        self._when_left: list[Callable[[], object]] = []
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -121,6 +123,18 @@ class Call:
             self._on_loop(self._settle)
         except RuntimeError:
             log.debug("%s ended after its loop", self.name)
+
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Have it called when nobody waits any more; raises :class:`LaneCancelled` if that is so already."""
+        with self._lock:
+            if self.left:
+                raise LaneCancelled(self.name)
+            self._when_left.append(callback)
+
+    def remove_callback(self, callback: Callable[[], object]) -> None:
+        """Undo it."""
+        with self._lock:
+            self._when_left.remove(callback)
 
     def ask(self, work: Callable[[], Awaitable[Any]]) -> Request:
         """Have the task do something; raises :class:`LaneCancelled` if it does not wait any more."""
@@ -152,8 +166,11 @@ class Call:
         with self._lock:
             self.left, over = True, self.over
             request, self._request = self._request, None
+            callbacks = list(self._when_left)
         if over:
             self._report()
+        for callback in callbacks:
+            callback()
         return request
 
     def _report(self) -> None:
@@ -306,3 +323,18 @@ def checkpoint() -> None:
     lane: Lane | None = getattr(_HERE, "lane", None)
     if lane is not None:
         lane.check()
+
+
+@contextmanager
+def when_cancelled(callback: Callable[[], object]) -> Iterator[None]:
+    """In a thread of a bridge: for the block, have ``callback`` called if whoever waits for this is cancelled.
+
+    It is called in the loop's thread, must not block or raise, and is what ends something that the thread waits for.
+    Raises :class:`LaneCancelled` if that has happened already.
+    """
+    call = here().calls[-1]
+    call.add_callback(callback)
+    try:
+        yield
+    finally:
+        call.remove_callback(callback)

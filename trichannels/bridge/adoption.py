@@ -1,0 +1,102 @@
+"""asgiref within our threads: its ``async_to_sync`` runs on an island, its ``sync_to_async`` in lanes.
+
+What asgiref has no public way for; where its own names change, it does what it does elsewhere: a loop for each call,
+and one thread for all.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from asgiref.sync import AsyncToSync, SyncToAsync
+
+from ..seam import loop_caller
+from .bridge import Bridge
+from .island import AsyncioIsland
+from .lane import when_cancelled
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MARKS = ("main_event_loop", "main_event_loop_pid", "task_context")
+
+
+class Tasks(list[Any]):
+    """The tasks of an island that a lane waits for. asgiref puts them in, and takes them out."""
+
+    cancelled = False
+
+    def append(self, task: Any) -> None:
+        super().append(task)
+        if self.cancelled:
+            task.cancel()
+
+    def cancel(self) -> None:
+        """Cancel them, and those to come. In the island's thread."""
+        self.cancelled = True
+        for task in list(self):
+            task.cancel()
+
+
+@contextmanager
+def adopted(island: AsyncioIsland) -> Iterator[None]:
+    """In a lane, for the block: what asgiref's ``async_to_sync`` is given runs on the island.
+
+    If whoever waits for the lane is cancelled, so is that.
+    """
+    marks, loop, tasks = getattr(SyncToAsync, "threadlocal", None), island.loop, Tasks()
+    if marks is None:
+        yield
+        return
+    with when_cancelled(partial(loop.call_soon_threadsafe, tasks.cancel)):
+        for name, value in zip(MARKS, (loop, os.getpid(), tasks), strict=True):
+            setattr(marks, name, value)
+        try:
+            yield
+        finally:
+            for name in MARKS:
+                delattr(marks, name)
+
+
+class LaneExecutor(Executor):
+    """Runs what is submitted, from any thread, in the lanes of a bridge, by tasks of ``group``."""
+
+    def __init__(self, bridge: Bridge, group: TaskGroup) -> None:
+        self._bridge, self._group, self._on_loop = bridge, group, loop_caller()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        future: Future[T] = Future()
+        self._on_loop(partial(self._group.start_soon, self._run, future, partial(fn, *args, **kwargs)))
+        return future
+
+    async def _run(self, future: "Future[Any]", work: Callable[[], Any]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            result = await self._bridge.run(work)
+        except anyio.get_cancelled_exc_class():
+            future.set_exception(RuntimeError("whoever waited for this was cancelled"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+
+@contextmanager
+def in_lanes(executor: LaneExecutor) -> Iterator[None]:
+    """In a task of an island, for the block: what asgiref's ``sync_to_async`` is given runs in lanes."""
+    executors = getattr(AsyncToSync, "executors", None)
+    if executors is None:
+        yield
+        return
+    executors.current = executor
+    try:
+        yield
+    finally:
+        executors.current = None

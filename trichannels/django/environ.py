@@ -1,0 +1,48 @@
+"""What Django's synchronous handler wants to know of a request: a WSGI environ, made of an ASGI scope. Pure.
+
+Source: PEP 3333, https://asgi.readthedocs.io/en/latest/specs/www.html#wsgi-compatibility
+"""
+
+import sys
+from typing import IO, Any
+
+from ..events import Scope
+
+ONCE = {"content-length": "CONTENT_LENGTH", "content-type": "CONTENT_TYPE"}
+JOINTS = {"HTTP_COOKIE": "; "}  # what stands between the values of a header that comes several times; else a comma
+
+
+def environ_of(scope: Scope, body: IO[bytes], size: int) -> dict[str, Any]:
+    """Return the environ of a request. ``body`` is to be read from its beginning, and has ``size`` bytes."""
+    root, path = scope.get("root_path", ""), scope["path"]
+    if root and path.startswith(root):
+        path = path[len(root) :]
+    host, port = scope.get("server") or ("unknown", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": root.encode().decode("latin1"),
+        "PATH_INFO": path.encode().decode("latin1"),
+        "QUERY_STRING": scope["query_string"].decode("latin1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": "" if port is None else str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": body,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "asgi.scope": scope,
+    }
+    if client := scope.get("client"):
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], client[1]
+        environ["REMOTE_HOST"] = environ["REMOTE_ADDR"]
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin1").lower(), raw_value.decode("latin1")
+        if "_" in name:
+            continue  # it would be taken for the one with a hyphen
+        key = ONCE.get(name) or "HTTP_" + name.upper().replace("-", "_")
+        environ[key] = environ[key] + JOINTS.get(key, ",") + value if key in environ else value
+    environ["CONTENT_LENGTH"] = str(size)  # of what came in, be it in chunks: nobody reads beyond it
+    return environ
