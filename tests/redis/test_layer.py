@@ -10,8 +10,10 @@ import anyio.lowlevel
 import pytest
 
 from trichannels.exceptions import InvalidChannelLayerError, LayerRefused, LayerUnreachable
+from trichannels.inbox import Inbox
 from trichannels.layers.history import History
 from trichannels.layers.redis import Bounds, RedisChannelLayer, Timeouts
+from trichannels.layers.redis.names import Native
 from trichannels.testing.contract.base import mailbox, message
 
 from ..ports import free_port
@@ -262,3 +264,39 @@ async def test_a_join_that_is_cancelled_at_once_leaves_no_subscription() -> None
         names = [layer.wire.events(f"group.{steps}") for steps in range(12)]
         assert layer.hub.servers[0].statistics().subscriptions == 1 + 12
         assert not any(subscribers(shared_server(), *names))
+
+
+async def test_many_events_of_a_group_travel_in_few_frames_and_arrive_one_by_one() -> None:
+    with RedisProcess() as server:
+        prefix = fresh_prefix()
+        async with opened(url=server.url, prefix=prefix) as layer, opened(url=server.url, prefix=prefix) as peer:
+            inbox = Inbox(messages=2000)
+            async with peer.subscribe("a", "b", inbox=inbox) as events:
+                server.admin("CONFIG", "RESETSTAT")
+                sent = [("ab"[number % 3 == 0], message(number)) for number in range(1000)]
+                sent += [
+                    ("a", {"type": "note", "number": number, "text": "x" * 50_000}) for number in range(1000, 1004)
+                ]
+                assert await layer.group_send_many(sent) == [None] * 1004
+                seen: dict[str, list[int]] = {"a": [], "b": []}
+                with anyio.fail_after(10):
+                    for _ in range(1004):
+                        event = await events.receive()
+                        number = event["number"]
+                        seen["b" if number < 1000 and number % 3 == 0 else "a"].append(number)
+                assert seen["a"] == [number for number in range(1004) if number >= 1000 or number % 3]
+                assert seen["b"] == [number for number in range(1000) if number % 3 == 0]
+                assert server.admin("INFO", "commandstats")["cmdstat_publish"]["calls"] <= 10
+
+
+async def test_one_of_many_that_cannot_be_read_is_a_gap_and_the_others_arrive() -> None:
+    async with opened(symmetric_encryption_keys=["ours"]) as layer, layer.subscribe("a") as events:
+        good = layer.encoded(message(1))
+        assert isinstance(layer.wire, Native)
+        frame = layer.wire.many([good, b"no message of ours", layer.encoded(message(3))])
+        for data in (frame, b"mno list", layer.wire.event(layer.encoded(message(4)))):
+            await layer.hub.servers[0].execute("PUBLISH", layer.wire.events("a"), data)
+        resync = {"type": "layer.resync", "group": "a", "recovered": False}
+        with anyio.fail_after(10):
+            got = [await events.receive() for _ in range(5)]
+        assert got == [message(1), resync, message(3), resync, message(4)]

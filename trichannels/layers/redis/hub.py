@@ -23,6 +23,7 @@ from .names import (
     ANSWER,
     JOIN,
     LEAVE,
+    MANY,
     MESSAGE,
     NUMBERED,
     PRESENCE,
@@ -30,6 +31,7 @@ from .names import (
     Native,
     PubSubCompatible,
     read_letter,
+    read_many,
     shard_of,
 )
 from .post import PostOffice
@@ -162,6 +164,14 @@ class Hub:
 
     def _to_group(self, feed: GroupFeed, payload: bytes) -> None:
         event = self.wire.read_event(payload)
+        if event.kind == MANY:
+            for sealed in read_many(event.body):
+                try:
+                    feed.put(self.opened(feed.group, sealed, None))
+                except UnreadableMessage as error:
+                    self._complain(feed.channel, error)
+                    feed.put(GAP)
+            return
         if event.kind == NUMBERED and feed.is_stale(event.sender, event.number):
             feed.put(GAP)  # perhaps it was not here yet
             return

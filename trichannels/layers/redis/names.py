@@ -8,6 +8,7 @@ node.
 """
 
 from binascii import crc32
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,8 @@ import msgspec
 from ...exceptions import UnreadableMessage
 from ..history import Position
 
-PLAIN, NUMBERED, RECORDED, PRESENCE = b"e", b"n", b"h", b"p"  # the first byte of what is published to a group
+# The first byte of what is published to a group.
+PLAIN, MANY, NUMBERED, RECORDED, PRESENCE = b"e", b"m", b"n", b"h", b"p"
 MESSAGE, JOIN, LEAVE, ANSWER = "m", "j", "l", "a"  # the first field of what is published to a process
 
 
@@ -27,7 +29,7 @@ def shard_of(name: str, shards: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GroupEvent:
-    """What was published to a group: ``body`` is a sealed message, or a diff of the presence.
+    """What was published to a group: ``body`` is a sealed message, several of them, or a diff of the presence.
 
     ``number``: that of the event among all that the process ``sender`` has published, where they are numbered.
     """
@@ -87,13 +89,17 @@ class Native:
     def event(self, sealed: bytes) -> bytes:
         return PLAIN + sealed
 
+    def many(self, sealed: Sequence[bytes]) -> bytes:
+        """Return the frame of several events without positions, of one group: cheaper by far than as many frames."""
+        return MANY + msgspec.msgpack.encode(sealed)
+
     def numbered(self, sender: str, number: int, sealed: bytes) -> bytes:
         """Return the frame of an event without a position, for where it might come late, or twice."""
         return b"%b%d:%b:%b" % (NUMBERED, number, sender.encode(), sealed)
 
     def read_event(self, frame: bytes) -> GroupEvent:
         kind = frame[:1]
-        if kind in (PLAIN, PRESENCE):
+        if kind in (PLAIN, MANY, PRESENCE):
             return GroupEvent(kind, frame[1:])
         number, _, rest = frame[1:].partition(b":")
         name, colon, body = rest.partition(b":")
@@ -102,6 +108,17 @@ class Native:
         if kind == NUMBERED:
             return GroupEvent(kind, body, sender=name.decode(), number=int(number))
         return GroupEvent(kind, body, Position(int(number), name.decode()))
+
+
+_MANY = msgspec.msgpack.Decoder(list[bytes])
+
+
+def read_many(body: bytes) -> list[bytes]:
+    """Return the sealed messages in the body of a frame of the kind ``MANY``; raises :class:`UnreadableMessage`."""
+    try:
+        return _MANY.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UnreadableMessage(f"a frame of several events is broken: {error}") from error
 
 
 class PubSubCompatible:

@@ -1,6 +1,6 @@
 """Publishing to groups: one event or many, with a history or without; and what is kept while a server is away."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from itertools import groupby
@@ -14,11 +14,13 @@ from ...nursery import collapsed
 from ..history import History, Position
 from .backlog import Backlog, Event
 from .hub import Hub
+from .names import Native
 from .options import Buffer
 from .server import RedisServer
 
 Errors: TypeAlias = dict[int, TrichannelsError]  # by the index of the event
 
+FRAME_EVENTS, FRAME_BYTES = 256, 64 * 1024  # of one group, that are published in one frame
 LAST_WORDS = 1.0  # seconds in which a layer that closes sends what it has kept
 
 
@@ -117,22 +119,28 @@ class Publisher:
                     else:
                         positions[index] = answer
             else:
-                wrong = await share.server.publish_many(self._framed(share.server, share.events))
-                errors.update({share.indexes[index]: error for index, error in wrong.items()})
+                await self._publish(share, errors)
         except TrichannelsError as error:
             errors.update(dict.fromkeys(share.indexes, error))
 
-    def _framed(self, server: RedisServer, events: Iterable[Event]) -> list[tuple[str, bytes]]:
-        """Return the events as they are published: the pub/sub channel of each, and its frame."""
-        framing, name = self._hub.framing(server), self._hub.wire.events
-        channels: dict[str, str] = {}  # found once for each group
-        framed = []
-        for group, sealed, _ in events:
-            channel = channels.get(group)
-            if channel is None:
-                channel = channels[group] = name(group)
-            framed.append((channel, framing(sealed)))
-        return framed
+    async def _publish(self, share: "Share", errors: Errors) -> None:
+        """Publish events without histories."""
+        hub, server = self._hub, share.server
+        frames: list[tuple[str, bytes]] = []
+        inside: list[Sequence[int]] = []  # the indexes of the events that each frame has
+        for group, (indexes, sealed) in _by_group(share).items():
+            channel = hub.wire.events(group)
+            if isinstance(hub.wire, Native) and server.publish_command == "PUBLISH":
+                for start, end in _parts(sealed):
+                    part = sealed[start:end]
+                    frames.append((channel, hub.wire.event(part[0]) if len(part) == 1 else hub.wire.many(part)))
+                    inside.append(indexes[start:end])
+            else:
+                framing = hub.framing(server)
+                frames += [(channel, framing(each)) for each in sealed]
+                inside += [(index,) for index in indexes]
+        for number, error in (await server.publish_many(frames)).items():
+            errors.update(dict.fromkeys(inside[number], error))
 
     def _shared(self, events: Sequence[Event]) -> list["Share"]:
         """Sort out what goes where."""
@@ -239,6 +247,35 @@ class Share:
         self.server, self.recorded, self.late = server, recorded, late
         self.indexes: list[int] = []
         self.events: list[Event] = []
+
+
+def _by_group(share: Share) -> dict[str, tuple[list[int], list[bytes]]]:
+    """Return the indexes and the messages of each group."""
+    groups = {group for group, _, _ in share.events}
+    if len(groups) == 1:  # often, and then it is done for a fraction
+        return {groups.pop(): (share.indexes, [sealed for _, sealed, _ in share.events])}
+    found: dict[str, tuple[list[int], list[bytes]]] = {}
+    for index, (group, sealed, _) in zip(share.indexes, share.events, strict=True):
+        mine = found.get(group)
+        if mine is None:
+            mine = found[group] = [], []
+        mine[0].append(index)
+        mine[1].append(sealed)
+    return found
+
+
+def _parts(sealed: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield where the parts begin and end that go into one frame each."""
+    if len(sealed) <= FRAME_EVENTS and sum(map(len, sealed)) <= FRAME_BYTES:
+        yield 0, len(sealed)
+        return
+    start = size = 0
+    for end, each in enumerate(sealed):
+        if end > start and (size + len(each) > FRAME_BYTES or end - start >= FRAME_EVENTS):
+            yield start, end
+            start, size = end, 0
+        size += len(each)
+    yield start, len(sealed)
 
 
 def _full(server: RedisServer) -> LayerUnreachable:
