@@ -15,7 +15,7 @@ from benchmarks.soaking.census import Reports
 from benchmarks.soaking.mix import MIX
 from benchmarks.soaking.verdict import MEBIBYTE, Growth, astray, changed, faults, table
 
-SMALL = Plan(connects=900, every=300, patient=False, growth=Growth(size=12 * MEBIBYTE, part=0))
+SMALL = Plan(connects=1800, every=600, patient=False, growth=Growth(size=12 * MEBIBYTE, part=0))
 
 
 @pytest.mark.server

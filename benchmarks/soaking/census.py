@@ -7,11 +7,13 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import trio
 
 from trichannels.bridge import current_bridge
@@ -52,6 +54,15 @@ class Census:
     """Blocks of memory that Python has in use, whatever is in them: what a leak of any kind adds to."""
     rss: int
     """Resident memory in bytes, after a garbage collection."""
+
+
+async def open_lanes() -> None:
+    """Have the bridge for blocking handlers make all its threads now: they stay as long as their loop."""
+    bridge = current_bridge()
+    together = threading.Barrier(bridge.limit)
+    async with anyio.create_task_group() as group:
+        for _ in range(bridge.limit):
+            group.start_soon(bridge.run, together.wait, 20)
 
 
 def take_census(server: ServerStatistics | None = None) -> Census:

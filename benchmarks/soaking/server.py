@@ -21,7 +21,7 @@ import anyio
 from trichannels.server import Server, ServerStatistics, serve
 
 from .app import TALLY, application
-from .census import Reports, living_objects, living_tasks, resident, take_census, trim
+from .census import Reports, living_objects, living_tasks, open_lanes, resident, take_census, trim
 
 DEADLINES: dict[str, Any] = {
     **dict.fromkeys(("handshake_timeout", "keep_alive_timeout", "body_timeout", "pong_timeout"), 3),
@@ -47,6 +47,7 @@ class Control:
 
     async def obey(self) -> None:
         """Answer commands until the parent closes the line."""
+        await open_lanes()
         os.set_blocking(0, False)
         while True:
             await anyio.wait_readable(0)

@@ -1,6 +1,7 @@
 """Django, set up once for a run of the tests: two databases, the urls and middleware of ``tests.project``."""
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import django
@@ -38,3 +39,4 @@ def configure() -> None:
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     )  # fmt: skip
     django.setup()
+    import_module("tests.project.urls")  # which counts requests from the first one on

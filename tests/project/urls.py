@@ -6,10 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.core.signals import request_finished, request_started
 from django.db import connection
 from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path, reverse
@@ -124,6 +126,23 @@ async def loop(request: HttpRequest) -> HttpResponse:
     return HttpResponse(str(id(asyncio.get_running_loop())))
 
 
+def show_seen(request: HttpRequest) -> JsonResponse:
+    deadline = time.monotonic() + 5  # what a client that has left began may be ending yet
+    while requests.count("started") - requests.count("finished") > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return JsonResponse({**seen, "requests under way": requests.count("started") - requests.count("finished")})
+
+
+requests: list[str] = []  # what was signalled of them: several threads may add to it at once
+
+
+def tell(event: str, **_: object) -> None:
+    requests.append(event)
+
+
+request_started.connect(partial(tell, "started"), weak=False, dispatch_uid="started")
+request_finished.connect(partial(tell, "finished"), weak=False, dispatch_uid="finished")
+
 urlpatterns = [
     path("hello/", hello),
     path("async/", hello_async),
@@ -139,4 +158,5 @@ urlpatterns = [
     path("block/", block),
     path("language/", language),
     path("loop/", loop),
+    path("seen/", show_seen),
 ]

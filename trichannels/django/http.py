@@ -47,11 +47,11 @@ class Handler(WSGIHandler):  # type: ignore[misc, unused-ignore]
 
 
 class Answer(NamedTuple):
-    """A response that is to be sent; ``response`` is still open if it is an async stream."""
+    """A response that is to be sent: its content, or an async ``stream``."""
 
     start: Event
     content: bytes
-    response: HttpResponseBase | None = None
+    stream: Any = None
 
 
 class DjangoHTTP:
@@ -106,25 +106,33 @@ class DjangoHTTP:
 
     async def _serve(self, environ: dict[str, Any], receive: Receive, send: Send) -> None:
         island = await current_island()
-        async with collapsed(), anyio.create_task_group() as group:
-            group.start_soon(_until_gone, receive, group.cancel_scope)
-            try:
-                answer = await self.bridge.run(self._answer, environ, send, island)
-            except BridgeSaturated as error:
-                log.error("%s %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], error)
-                await _refuse(send, 503, "all threads are busy: try again later")
-            else:
-                if answer is not None and answer.response is None:
-                    await send(answer.start)
-                    await _send_content(send, answer.content)
-                elif answer is not None:
-                    await self._stream(answer, send, island, LaneExecutor(self.bridge, group))
-            group.cancel_scope.cancel()
+        open_streams: list[Any] = []  # whose responses nobody has closed yet, even if their answer was lost
+        try:
+            async with collapsed(), anyio.create_task_group() as group:
+                group.start_soon(_until_gone, receive, group.cancel_scope)
+                try:
+                    answer = await self.bridge.run(self._answer, environ, send, island, open_streams)
+                except BridgeSaturated as error:
+                    log.error("%s %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], error)
+                    await _refuse(send, 503, "all threads are busy: try again later")
+                else:
+                    if answer is not None and answer.stream is None:
+                        await send(answer.start)
+                        await _send_content(send, answer.content)
+                    elif answer is not None:
+                        await _send_async_stream(answer, send, island, LaneExecutor(self.bridge, group))
+                group.cancel_scope.cancel()
+        finally:
+            for response in open_streams:
+                with anyio.CancelScope(shield=True):
+                    await self.bridge.run(response.close)
 
     # ---- in a lane
 
-    def _answer(self, environ: dict[str, Any], send: Send, island: AsyncioIsland) -> Answer | None:
-        """Let Django answer; send it, if it is a stream, or return it."""
+    def _answer(
+        self, environ: dict[str, Any], send: Send, island: AsyncioIsland, open_streams: list[Any]
+    ) -> Answer | None:
+        """Let Django answer; send it, if it is a synchronous stream, or return it."""
         head = environ["REQUEST_METHOD"] == "HEAD"
         with adopted(island):
             set_script_prefix(environ["SCRIPT_NAME"] or "/")
@@ -138,7 +146,8 @@ class DjangoHTTP:
             response._handler_class = Handler
             start = {"type": "http.response.start", "status": response.status_code, "headers": headers_of(response)}
             if response.streaming and response.is_async and not head:
-                return Answer(start, b"", response)  # closed when it has been sent
+                open_streams.append(response)
+                return Answer(start, b"", response)
             try:
                 if not response.streaming or head:
                     return Answer(start, b"" if head else response.content)
@@ -147,20 +156,14 @@ class DjangoHTTP:
                 response.close()
         return None
 
-    # ---- on the loop
 
-    async def _stream(self, answer: Answer, send: Send, island: AsyncioIsland, executor: LaneExecutor) -> None:
-        """Send an async stream: it is iterated on the island, and no lane waits for it."""
-        response: Any = answer.response
-        try:
-            await send(answer.start)
-            async with island.iterating(response, partial(in_lanes, executor)) as chunks:
-                async for chunk in chunks:
-                    await _send_content(send, chunk, more=True)
-            await send({"type": "http.response.body"})
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.bridge.run(response.close)
+async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, executor: LaneExecutor) -> None:
+    """Send an async stream: it is iterated on the island, and no lane waits for it."""
+    await send(answer.start)
+    async with island.iterating(answer.stream, partial(in_lanes, executor)) as chunks:
+        async for chunk in chunks:
+            await _send_content(send, chunk, more=True)
+    await send({"type": "http.response.body"})
 
 
 def headers_of(response: HttpResponseBase) -> Headers:
