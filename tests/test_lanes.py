@@ -550,6 +550,30 @@ def test_a_loops_own_bridge_ends_with_the_loop() -> None:
     assert not any(thread.is_alive() for thread in run_on_backend(main))
 
 
+def test_a_bridge_without_a_block_serves_one_loop_after_the_other() -> None:
+    bridge = Bridge(2)
+
+    async def main() -> int:
+        return await bridge.run(here)
+
+    assert [run_on_backend(main) for _ in range(3)]
+    assert bridge.statistics().running == 0
+    assert bridge._lanes == []
+
+
+async def test_where_no_thread_can_be_had_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Bridge(1, acquire_timeout=5) as bridge:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="can't start"):
+                    await bridge.run(here)
+        assert await bridge.run(here)
+
+
 # ---- the island
 
 

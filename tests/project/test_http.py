@@ -240,6 +240,13 @@ async def test_an_async_stream_holds_no_lane_and_its_orm_has_lanes() -> None:
         assert set(urls.threads) == {"django lane 1"}
 
 
+async def test_what_an_async_stream_leaves_behind_gets_no_lane_and_harms_nobody() -> None:
+    async with project(1) as app:
+        assert (await ask(app, "/left-behind/"))["body"] == b"done"
+        await until(lambda: urls.seen["too late"] == 1)
+        assert (await ask(app, "/hello/"))["status"] == 200
+
+
 async def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file.bin"
     file.write_bytes(bytes(1000) * 300)
@@ -322,3 +329,6 @@ async def test_by_itself_it_ends_its_threads_at_shutdown() -> None:
     await app({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     await until(lambda: not any(lane.thread.is_alive() for lane in app.bridge._lanes))
+    events += [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    await app({"type": "lifespan"}, receive, send)
+    assert len(sent) == 4, "and may begin again"

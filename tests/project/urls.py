@@ -96,6 +96,24 @@ async def numbers_async(count: int, pause: float, query: bool) -> AsyncIterator[
         seen["async stream closed"] += 1
 
 
+async def leaving_a_task_behind(request: HttpRequest) -> StreamingHttpResponse:
+    async def later() -> None:
+        await asyncio.sleep(0.1)
+        try:
+            await sync_to_async(one)()
+        except RuntimeError:
+            seen["too late"] += 1
+
+    async def chunks() -> AsyncIterator[str]:
+        kept.append(asyncio.create_task(later()))
+        yield "done"
+
+    return StreamingHttpResponse(chunks())
+
+
+kept: list[asyncio.Task[None]] = []
+
+
 async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
     chunks = numbers_async(int(request.GET["count"]), float(request.GET.get("pause", 0)), "query" in request.GET)
     return StreamingHttpResponse(chunks)
@@ -154,6 +172,7 @@ urlpatterns = [
     path("download/", download),
     path("stream/", stream),
     path("async-stream/", stream_async),
+    path("left-behind/", leaving_a_task_behind),
     path("wait/", wait),
     path("block/", block),
     path("language/", language),

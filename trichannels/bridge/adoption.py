@@ -71,8 +71,14 @@ class LaneExecutor(Executor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
-        self._on_loop(partial(self._group.start_soon, self._run, future, partial(fn, *args, **kwargs)))
+        self._on_loop(partial(self._start, future, partial(fn, *args, **kwargs)))
         return future
+
+    def _start(self, future: "Future[Any]", work: Callable[[], Any]) -> None:
+        try:
+            self._group.start_soon(self._run, future, work)
+        except RuntimeError as error:  # the request is over, and with it the group: what is left behind gets no lane
+            future.set_exception(error)
 
     async def _run(self, future: "Future[Any]", work: Callable[[], Any]) -> None:
         if not future.set_running_or_notify_cancel():

@@ -151,7 +151,7 @@ class Bridge:
             raise BridgeClosed(repr(self.name))
         if self._places is None:
             self._places = anyio.Semaphore(self.limit)
-            self._end = at_loop_end(partial(_end_lanes, self._lanes, self._free))
+            self._end = at_loop_end(self._loop_ended)
         await checkpoint_if_cancelled()
         try:
             self._places.acquire_nowait()
@@ -160,13 +160,18 @@ class Bridge:
         if self._closed:
             self._places.release()
             raise BridgeClosed(repr(self.name))
-        if self._free:
-            lane = self._free.pop()
-        else:
-            self._made += 1
-            lane = Lane(f"{self.name} lane {self._made}", self._make_hooks, self._interrupt_after)
-            self._lanes.append(lane)
+        lane = self._free.pop() if self._free else self._new_lane(self._places)
         lane.holder, lane.since = name, monotonic()
+        return lane
+
+    def _new_lane(self, places: anyio.Semaphore) -> Lane:
+        self._made += 1
+        try:
+            lane = Lane(f"{self.name} lane {self._made}", self._make_hooks, self._interrupt_after)
+        except BaseException:  # the system has no more threads for us
+            places.release()
+            raise
+        self._lanes.append(lane)
         return lane
 
     async def _wait(self, places: anyio.Semaphore) -> None:
@@ -219,6 +224,14 @@ class Bridge:
         )
 
     # ---- the end
+
+    def _loop_ended(self) -> None:
+        """The event loop ends: so do the threads. Another loop may begin with new ones."""
+        for lane in self._lanes:
+            lane.end()
+        _join([lane.thread for lane in self._free], LAST_WORDS)
+        if not self._closed:
+            self._begin()
 
     async def __aenter__(self) -> Self:
         if self._closed:
@@ -327,12 +340,6 @@ def _stuck(lane: Lane) -> StuckCall:
     frame = sys._current_frames().get(lane.thread.ident or 0)
     stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
     return StuckCall(lane.holder, monotonic() - lane.since, stack)
-
-
-def _end_lanes(lanes: list[Lane], free: list[Lane]) -> None:
-    for lane in lanes:
-        lane.end()
-    _join([lane.thread for lane in free], LAST_WORDS)
 
 
 def name_of(func: Callable[..., object]) -> str:

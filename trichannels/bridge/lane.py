@@ -170,7 +170,10 @@ class Call:
         if over:
             self._report()
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                log.exception("what was to be called when %s is cancelled failed", self.name)
         return request
 
     def _report(self) -> None:

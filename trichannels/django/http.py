@@ -7,6 +7,7 @@ waits for an upload, or for a client that is slow to take a response that is the
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ..bridge.adoption import LaneExecutor, adopted, in_lanes
 from ..bridge.island import current_island
 from ..db import DjangoHooks
 from ..events import Event, Headers, Receive, Scope, Send
-from ..exceptions import BridgeSaturated, ConfigError, NoRoute, RequestAborted, RequestTimeout
+from ..exceptions import BridgeSaturated, ConfigError, ConnectionClosed, NoRoute, RequestAborted, RequestTimeout
 from ..nursery import collapsed
 from .body import read_body
 from .environ import environ_of
@@ -91,7 +92,7 @@ class DjangoHTTP:
         except RequestTimeout as error:
             await _refuse(send, 408, str(error))
             return
-        with body:
+        with body, suppress(ConnectionClosed):  # the client has left
             await self._serve(environ_of(scope, body, size), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -102,6 +103,7 @@ class DjangoHTTP:
                     log.error("%s has not ended since %.1f s:\n%s", stuck.name, stuck.seconds, stuck.stack)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+            await self.bridge.__aenter__()
             await send({"type": "lifespan.startup.complete"})
 
     async def _serve(self, environ: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -201,7 +203,7 @@ async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
     headers += [(b"retry-after", b"1")] if status == 503 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": reason.encode()})
