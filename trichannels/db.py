@@ -17,7 +17,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
-from .bridge import Bridge, Hooks
+from .bridge import Bridge, Hooks, current_bridge, surround_with
 from .seam import backend
 
 log = logging.getLogger("trichannels.db")
@@ -82,6 +82,7 @@ def _note(sender: object, connection: Any, **more: object) -> None:
 
 
 connection_created.connect(_note, dispatch_uid="trichannels.db")
+surround_with(DjangoHooks)  # blocking consumers use the ORM, too
 
 
 def _is_lent(connection: Any) -> bool:
@@ -124,17 +125,12 @@ _BRIDGE: RunVar[Bridge] = RunVar("trichannels_database_bridge")
 
 
 def database_bridge() -> Bridge:
-    """Return the running loop's bridge for the database, made on first use, with :class:`DjangoHooks`."""
-    try:
-        return _BRIDGE.get()
-    except LookupError:
-        bridge = Bridge(name="database", hooks=DjangoHooks)
-        _BRIDGE.set(bridge)
-        return bridge
+    """Return the running loop's bridge for the database: the loop's own, or that of ``use_database_bridge``."""
+    return _BRIDGE.get(None) or current_bridge()
 
 
 def use_database_bridge(bridge: Bridge) -> None:
-    """Make it the running loop's bridge for the database."""
+    """Let the database have a bridge of its own in the running loop; its hooks should be :class:`DjangoHooks`."""
     _BRIDGE.set(bridge)
 
 

@@ -207,8 +207,14 @@ class Instance:
                 self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
 
     def _may_write_through(self) -> bool:
-        """Say whether nobody stands between the instance and the transport itself."""
-        return self._send == getattr(self.transport, "send", None) and hasattr(self.transport, "share")
+        """Say whether nobody stands between the instance and the transport itself.
+
+        Middleware whose ``send`` changes nothing once the socket is accepted says so by ``passes_on``, the next one's.
+        """
+        send = self._send
+        while (beyond := getattr(send, "passes_on", None)) is not None:
+            send = beyond
+        return send == getattr(self.transport, "send", None) and hasattr(self.transport, "share")
 
     def _write_through(self) -> None:
         """Let events that are frames already go straight to the socket, unless they would overtake another."""

@@ -25,6 +25,7 @@ def configure() -> None:
                 "USER": "postgres", "NAME": "postgres", "CONN_MAX_AGE": 60, "OPTIONS": {"application_name": "tests"},
             },
         },
+        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
         MIDDLEWARE=[
             "django.middleware.common.CommonMiddleware",
             "tests.project.middleware.SyncMiddleware",
@@ -36,6 +37,8 @@ def configure() -> None:
         TIME_ZONE="UTC",
         LANGUAGES=[("en", "English"), ("de", "German")],
         SECRET_KEY="for tests",
+        SESSION_COOKIE_HTTPONLY=True,
+        PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
         DATA_UPLOAD_MAX_MEMORY_SIZE=None,
     )  # fmt: skip
     django.setup()

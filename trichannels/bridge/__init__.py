@@ -9,6 +9,7 @@ from .bridge import (
     call,
     call_soon,
     current_bridge,
+    surround_with,
     sync_to_async,
     use_bridge,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "call_soon",
     "checkpoint",
     "current_bridge",
+    "surround_with",
     "sync_to_async",
     "use_bridge",
     "when_cancelled",

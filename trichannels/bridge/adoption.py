@@ -4,10 +4,12 @@ What asgiref has no public way for; where its own names change, it does what it 
 and one thread for all.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,24 +25,48 @@ from .lane import when_cancelled
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MARKS = ("main_event_loop", "main_event_loop_pid", "task_context")
+MARKS = ("main_event_loop", "main_event_loop_pid")
 
 
-class Tasks(list[Any]):
-    """The tasks of an island that a lane waits for. asgiref puts them in, and takes them out."""
+class Tasks:
+    """The tasks of an island that a lane waits for, one within the other."""
 
-    cancelled = False
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled = False
 
-    def append(self, task: Any) -> None:
-        super().append(task)
-        if self.cancelled:
-            task.cancel()
+    def add(self, task: "asyncio.Task[Any]") -> None:
+        """It has begun."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._cancelled:
+            _cancel_soon(task)
 
     def cancel(self) -> None:
         """Cancel them, and those to come. In the island's thread."""
-        self.cancelled = True
-        for task in list(self):
-            task.cancel()
+        self._cancelled = True
+        for task in list(self._tasks):
+            _cancel_soon(task)
+
+
+def _cancel_soon(task: "asyncio.Task[Any]") -> None:
+    """Cancel a task once it has begun: before that it would end without telling the thread that waits for it."""
+    task.get_loop().call_soon(task.cancel)
+
+
+_TASKS: ContextVar[Tasks | None] = ContextVar("trichannels_island_tasks", default=None)
+
+
+def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> "asyncio.Task[Any]":
+    """Make a task of the island. One that a lane waits for is noted, to be cancelled with it.
+
+    asgiref passes a cancellation on from task to task, but loses it on one that has not quite begun.
+    """
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **more)
+    tasks = _TASKS.get()
+    if tasks is not None and getattr(coroutine, "__qualname__", "") == "AsyncToSync.main_wrap":
+        tasks.add(task)
+    return task
 
 
 @contextmanager
@@ -53,14 +79,18 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
     if marks is None:
         yield
         return
+    if loop.get_task_factory() is not _make_task:
+        loop.set_task_factory(_make_task)
+    token = _TASKS.set(tasks)
     with when_cancelled(partial(loop.call_soon_threadsafe, tasks.cancel)):
-        for name, value in zip(MARKS, (loop, os.getpid(), tasks), strict=True):
+        for name, value in zip(MARKS, (loop, os.getpid()), strict=True):
             setattr(marks, name, value)
         try:
             yield
         finally:
             for name in MARKS:
                 delattr(marks, name)
+            _TASKS.reset(token)
 
 
 class LaneExecutor(Executor):

@@ -351,6 +351,14 @@ def name_of(func: Callable[..., object]) -> str:
 
 # ---- the loop's own bridge, and what blocking code calls
 
+_HOOKS: list[Callable[[], Hooks]] = [Hooks]  # of the bridges that loops have of their own, the last of them
+
+
+def surround_with(hooks: Callable[[], Hooks]) -> None:
+    """Let the bridges that loops make for themselves have these hooks, from now on. ``trichannels.db`` does that."""
+    _HOOKS.append(hooks)
+
+
 _BRIDGE: RunVar[Bridge] = RunVar("trichannels_bridge")
 
 
@@ -359,7 +367,7 @@ def current_bridge() -> Bridge:
     try:
         return _BRIDGE.get()
     except LookupError:
-        bridge = Bridge(name="trichannels")
+        bridge = Bridge(name="trichannels", hooks=_HOOKS[-1])
         _BRIDGE.set(bridge)
         return bridge
 

@@ -22,11 +22,11 @@ from ..bridge import AsyncioIsland, Bridge, call, checkpoint
 from ..bridge.adoption import LaneExecutor, adopted, in_lanes
 from ..bridge.island import current_island
 from ..db import DjangoHooks
+from ..environ import environ_of
 from ..events import Event, Headers, Receive, Scope, Send
 from ..exceptions import BridgeSaturated, ConfigError, ConnectionClosed, NoRoute, RequestAborted, RequestTimeout
 from ..nursery import collapsed
 from .body import read_body
-from .environ import environ_of
 
 log = logging.getLogger("trichannels.django")
 

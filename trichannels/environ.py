@@ -6,28 +6,32 @@ Source: PEP 3333, https://asgi.readthedocs.io/en/latest/specs/www.html#wsgi-comp
 import sys
 from typing import IO, Any
 
-from ..events import Scope
+from .events import Scope
 
 ONCE = {"content-length": "CONTENT_LENGTH", "content-type": "CONTENT_TYPE"}
+SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 JOINTS = {"HTTP_COOKIE": "; "}  # what stands between the values of a header that comes several times; else a comma
 
 
 def environ_of(scope: Scope, body: IO[bytes], size: int) -> dict[str, Any]:
-    """Return the environ of a request. ``body`` is to be read from its beginning, and has ``size`` bytes."""
+    """Return the environ of a request, or of a WebSocket's handshake.
+
+    ``body`` is to be read from its beginning, and has ``size`` bytes.
+    """
     root, path = scope.get("root_path", ""), scope["path"]
     if root and path.startswith(root):
         path = path[len(root) :]
     host, port = scope.get("server") or ("unknown", 0)
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": scope["method"],
+        "REQUEST_METHOD": scope.get("method", "GET"),
         "SCRIPT_NAME": root.encode().decode("latin1"),
         "PATH_INFO": path.encode().decode("latin1"),
         "QUERY_STRING": scope["query_string"].decode("latin1"),
         "SERVER_NAME": host,
         "SERVER_PORT": "" if port is None else str(port),
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_PROTOCOL": f"HTTP/{scope.get('http_version', '1.1')}",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.url_scheme": SCHEMES.get(scope.get("scheme", "http"), "http"),
         "wsgi.input": body,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,

@@ -1,0 +1,111 @@
+"""Django's users in the scope of a consumer, by Django's own functions, in a lane; read when somebody asks.
+
+``scope["user"]`` may be used at once in blocking handlers. Async code awaits ``get_user(scope)`` first; from then on
+``scope["user"]`` is there as well.
+"""
+
+from io import BytesIO
+from typing import Any
+
+from django.contrib import auth
+from django.core.exceptions import SynchronousOnlyOperation
+from django.core.handlers.wsgi import WSGIRequest
+from django.utils.functional import LazyObject, empty
+
+from .environ import environ_of
+from .events import ASGIApp, Receive, Scope, Send
+from .middleware import BaseMiddleware
+from .seam import backend
+from .sessions import CookieMiddleware, SessionMiddleware, held_in
+
+
+class LazyUser(LazyObject):  # type: ignore[misc, unused-ignore]
+    """Whoever the session says, read when a blocking handler first looks."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.__dict__["_scope"] = scope
+        super().__init__()
+
+    def _setup(self) -> None:
+        if _on_loop():
+            raise SynchronousOnlyOperation(
+                "the user is not known yet: write user = await get_user(self.scope) first (trichannels.auth), "
+                "which reads it without blocking the event loop"
+            )
+        self._wrapped = auth.get_user(request_of(self.__dict__["_scope"]))
+
+
+def _on_loop() -> bool:
+    try:
+        backend()
+    except RuntimeError:
+        return False
+    return True
+
+
+def request_of(scope: Scope) -> WSGIRequest:
+    """Return the request with which a connection began, with its session, for what wants one. In a lane."""
+    request = WSGIRequest(environ_of(scope, BytesIO(), 0))
+    request.session = held_in(scope).store
+    return request
+
+
+async def get_user(scope: Scope) -> Any:
+    """Return the user of the session, or Django's ``AnonymousUser``. Read once, however many ask."""
+    held = held_in(scope)
+    lazy = scope.get("user")
+    if not isinstance(lazy, LazyUser):
+        return lazy if lazy is not None else await held.do(lambda: auth.get_user(request_of(scope)))
+    if lazy._wrapped is empty:
+        await held.do(lambda: lazy._setup() if lazy._wrapped is empty else None)
+    return lazy._wrapped
+
+
+async def login(scope: Scope, user: Any, backend: str | None = None) -> None:
+    """Log a user in: ``django.contrib.auth.login``. Before the accept, the session is saved and its cookie set with it.
+
+    After that the browser cannot be told of a new session: ``save_session(scope)`` saves what it has.
+    """
+    held = held_in(scope)
+    await held.do(lambda: auth.login(request_of(scope), user, backend))
+    _now(scope, user)
+
+
+async def logout(scope: Scope) -> None:
+    """Log the user out, and end the session: ``django.contrib.auth.logout``."""
+    from django.contrib.auth.models import AnonymousUser
+
+    held = held_in(scope)
+
+    def work() -> None:
+        request = request_of(scope)
+        request.user = auth.get_user(request)
+        auth.logout(request)
+
+    await held.do(work)
+    _now(scope, AnonymousUser())
+
+
+def _now(scope: Scope, user: Any) -> None:
+    """Let ``scope["user"]`` be this one, also for who holds the same lazy object in a copy of the scope."""
+    lazy = scope.get("user")
+    if isinstance(lazy, LazyUser):
+        lazy._wrapped = user
+    else:
+        scope["user"] = user
+
+
+class AuthMiddleware(BaseMiddleware):
+    """Puts the session's user into ``scope["user"]``; within ``SessionMiddleware``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held_in(scope)  # or say what is missing
+        if "user" not in scope:
+            scope = dict(scope)
+            scope["user"] = LazyUser(scope)
+        await super().__call__(scope, receive, send)
+
+
+def AuthMiddlewareStack(inner: ASGIApp) -> CookieMiddleware:
+    """Return the application with cookies, a session and a user in its scope."""
+    return CookieMiddleware(SessionMiddleware(AuthMiddleware(inner)))
