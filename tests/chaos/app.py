@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
@@ -41,6 +42,11 @@ def joined(recovery: Recovery, asked: bool) -> str:
     )  # fmt: skip
 
 
+def seen(event: Event, position: Position | None) -> str:
+    """Return the frame of an event; by its time the client knows how late it reads."""
+    return json.dumps({"event": event["event"], "at": write_position(position), "now": time.monotonic()})
+
+
 class Member(AsyncWebsocketConsumer):
     """Is in the group that its path names, from the position that its client has reached."""
 
@@ -58,7 +64,7 @@ class Member(AsyncWebsocketConsumer):
         await self.send(joined(recovery, since is not None))
 
     async def chaos_event(self, event: Event) -> None:
-        await self.send(json.dumps({"event": event["event"], "at": write_position(self.position)}))
+        await self.send(seen(event, self.position))
 
     async def layer_resync(self, event: Event) -> None:
         assert event == {"type": "layer.resync", "group": self.group, "recovered": False}
@@ -79,7 +85,7 @@ class Shared(Member):
 
     @shared_payload
     def chaos_event(cls, event: Event) -> str:
-        return json.dumps({"event": event["event"], "at": None})
+        return seen(event, None)
 
 
 class Follower(AsyncWebsocketConsumer):
@@ -113,7 +119,7 @@ class Follower(AsyncWebsocketConsumer):
             if event["type"] in ("layer.resync", "layer.dropped"):
                 at = events.positions.get(group) if event["type"] == "layer.resync" else None
                 return {"told": event["type"].partition(".")[2], "at": write_position(at)}
-            return {"event": event["event"], "at": write_position(events.positions.get(group))}
+            return json.loads(seen(event, events.positions.get(group)))  # type: ignore[no-any-return]
 
 
 class Publisher(AsyncJsonWebsocketConsumer):

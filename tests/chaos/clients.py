@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ class Client:
         self.reached: Position | None = None
         self.newest: dict[str, int] = {}  # by sender
         self.connected = False
+        self.late = 0.0  # seconds between the writing of the last event and our reading of it
         self.began = 0.0
         self.began_at: Position | None = None  # when and where it began anew the last time, and was told so
         self._random = random.Random(f"{seed} {self.name}")
@@ -75,7 +77,7 @@ class Client:
     def _left(self, code: int, excused: bool, mark: int) -> None:
         self.connected = False
         if any(isinstance(item, Joined) for item in self.stream[mark:]):
-            self._note(Closed(code, excused))
+            self._note(Closed(code, excused, self.late))
 
     def _note(self, item: Item) -> None:
         self.stream.append(item)
@@ -87,13 +89,14 @@ class Client:
             got = Got(event, read_position(frame["at"]))
             self.reached = got.position
             self.newest[event.sender] = event.number
+            self.late = time.monotonic() - frame["now"]
             self._note(got)
         elif "joined" in frame:
             joined = Joined(read_position(frame["joined"]), frame["recovered"], frame["asked"], frame["count"])
             if not (joined.asked and joined.recovered):
                 self.reached = joined.position
                 self._begin(joined.position)
-            self.connected = True
+            self.connected, self.late = True, 0.0
             self._note(joined)
         else:
             told = Told(frame["told"], read_position(frame["at"]))

@@ -65,15 +65,20 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A socket has ended. ``excused``: its process was killed, or the client has closed it itself."""
+    """A socket has ended. ``excused``: its process was killed, or the client has closed it itself.
+
+    ``late``: by how many seconds the client was behind with its reading.
+    """
 
     code: int
     excused: bool
+    late: float = 0.0
 
 
 Item: TypeAlias = Joined | Got | Told | Closed
 Streams: TypeAlias = Mapping[str, Sequence[Item]]
 
+LATE = 10.0  # seconds; a server cuts who has not read for twenty, as on a machine that has too much to do
 NEARLY = 0.9
 MUST_BE_ZERO = (
     "lost", "duplicated", "out of order", "spliced silently", "forked", "impossible", "closed unasked", "told in vain",
@@ -233,6 +238,8 @@ def _closed(item: Closed, where: str, findings: Findings) -> None:
         findings.count("sockets that ended with their process")
     elif item.code == 1013:
         findings.count("overrun (1013)")
+    elif item.code == 1006 and item.late > LATE:
+        findings.count("cut, for their client was too late with its reading")
     else:
         findings.blame("closed unasked", f"{where}: with {item.code}")
 

@@ -35,6 +35,7 @@ GOOD: dict[str, Sequence[Item]] = {
     "a new history, and told": [START, got(1), Told("resync", at(3, "next")), got(4, "next", 9)],
     "told, not where it goes on": [START, got(1), Told(), got(4, "next", 9)],
     "told twice": [START, got(1), Told(), Told("resync", at(3, "next")), got(4, "next", 9)],
+    "too late": [START, got(1), Closed(1006, False, 12.0), Joined(at(1), True, True), got(2)],
     "too much to do": [START, got(1), Closed(1013, False), Joined(at(1), True, True), got(2)],
 }
 
@@ -60,6 +61,7 @@ BAD: dict[str, tuple[str, Sequence[Item]]] = {
     ),
     "nothing missing": ("told in vain", [START, got(1), Told(), got(2)]),
     "nothing missing, and told by the join": ("told in vain", [START, got(1), Joined(at(1), False, True), got(2)]),
+    "cut": ("closed unasked", [START, got(1), Closed(1006, False, 2.0)]),
     "closed": ("closed unasked", [START, got(1), Closed(1011, False)]),
     "no position": ("impossible", [START, Got(Event("one", 1))]),
 }

@@ -19,6 +19,8 @@ from trichannels.consumer import AsyncConsumer
 from trichannels.db import database_sync_to_async
 from trichannels.exceptions import ConfigError
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
+from trichannels.layers import InMemoryChannelLayer
+from trichannels.routing import ProtocolTypeRouter
 from trichannels.sessions import (
     CookieMiddleware,
     SessionMiddleware,
@@ -26,6 +28,7 @@ from trichannels.sessions import (
     get_session,
     save_session,
 )
+from trichannels.testing import LiveServer
 from trichannels.testing.websocket import WebsocketCommunicator
 
 pytestmark = pytest.mark.server
@@ -263,3 +266,25 @@ async def test_what_is_missing_is_named() -> None:
         await SessionMiddleware(app)(scope, nothing, nothing)
     with pytest.raises(ConfigError, match="needs a scope with headers"):
         await CookieMiddleware(app)({"type": "channel"}, nothing, nothing)
+
+
+@pytest.mark.trio_only
+async def test_sockets_with_a_session_still_get_shared_frames_directly() -> None:
+    """What saves the session stands between consumer and transport only until the accept."""
+    seen: list[Any] = []
+
+    class Room(AsyncJsonWebsocketConsumer):
+        groups = ("room",)
+
+        async def connect(self) -> None:
+            (await get_session(self.scope))["here"] = True
+            await self.accept()
+            seen.append(self._instance)
+
+    layer = InMemoryChannelLayer()
+    app = ProtocolTypeRouter({"websocket": AuthMiddlewareStack(Room.as_asgi())}, layers={"default": layer})
+    async with LiveServer(app) as live, live.connect() as socket:
+        assert any(name == b"set-cookie" for name, _ in socket.handshake_headers)
+        await layer.group_send("room", {"type": "websocket.send", "text": "hello"})
+        assert await socket.get_message() == "hello"
+        assert seen[0].mailbox.passed == 1, "it went past the inbox"
