@@ -316,6 +316,41 @@ async def test_tasks_of_a_leases_block_use_the_lease_one_after_the_other() -> No
         assert elsewhere[0] not in threads, "a child task that does not use the lease has a lane of its own"
 
 
+async def test_the_task_of_a_lease_waits_for_its_other_tasks_too() -> None:
+    """What it runs on the bridge does not come in between a call of another one."""
+    order: list[str] = []
+
+    def long() -> None:
+        order.append("long begins")
+        call(anyio.sleep, 0.05)
+        order.append("long ends")
+
+    async with Bridge(1) as bridge, bridge.lease() as lane, anyio.create_task_group() as group:
+        group.start_soon(lane.run, long)
+        await until(lambda: bool(order))
+        await bridge.run(order.append, "by the bridge")
+        await lane.run(order.append, "by the lease")
+    assert order == ["long begins", "long ends", "by the bridge", "by the lease"]
+
+
+async def test_hooks_that_cannot_be_made_fail_the_call_and_are_tried_again() -> None:
+    made: list[Hooks] = []
+
+    def make() -> Hooks:
+        made.append(Hooks())
+        if len(made) == 1:
+            raise OSError("no database yet")
+        return made[-1]
+
+    async with Bridge(1, hooks=make) as bridge:
+        with pytest.raises(OSError, match="no database yet"):
+            await bridge.run(here)
+        assert await bridge.run(here)
+        with anyio.fail_after(10):
+            async with bridge.lease() as lane:
+                await lane.run(here)
+
+
 # ---- cancellation
 
 
@@ -537,6 +572,28 @@ async def test_what_is_stuck_is_listed_with_where_it_stands() -> None:
     assert "self.open.wait(10)" in stuck.stack
     gate.open.set()
     await until(lambda: not any(lane.thread.is_alive() for lane in bridge._lanes))
+
+
+async def test_a_call_of_a_former_life_gives_no_place_to_the_next() -> None:
+    bridge, gate = Bridge(1), Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(bridge.run_or_abandon, gate.pass_through)
+        await gate.has_begun()
+        group.cancel_scope.cancel()
+    former = bridge._lanes[0]
+    assert await bridge.drain(0.01)
+    async with bridge:
+        assert await bridge.run(here) != former.thread.ident
+        gate.open.set()
+        await until(lambda: not former.thread.is_alive())
+        assert bridge.statistics().running == bridge.statistics().abandoned == 0
+        second = Gate()
+        async with anyio.create_task_group() as group:
+            group.start_soon(bridge.run, second.pass_through)
+            group.start_soon(bridge.run, second.pass_through)
+            await second.has_begun()
+            await until(lambda: bridge.statistics().waiting == 1)
+            second.open.set()
 
 
 def test_a_loops_own_bridge_ends_with_the_loop() -> None:

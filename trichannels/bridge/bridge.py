@@ -17,7 +17,7 @@ from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 from ..exceptions import BridgeClosed, BridgeSaturated, ConfigError
 from .ending import Ending, at_loop_end, forget
 from .hooks import Hooks
-from .lane import Call, Lane, held_by, here, lane_of
+from .lane import Call, Lane, frame_of, held_by, here
 
 log = logging.getLogger("trichannels.bridge")
 
@@ -111,10 +111,12 @@ class Bridge:
         return await self._run(partial(func, *args, **kwargs), name_of(func), abandon=True)
 
     async def _run(self, work: Callable[[], T], name: str, *, abandon: bool) -> T:
-        lane = lane_of(self)
-        if lane is not None:
+        frame = frame_of(self)
+        result: T
+        if frame is not None:  # never abandoned: who is above it needs the thread
             await checkpoint_if_cancelled()
-            result: T = await lane.host(Call(name, work), self)  # never abandoned: who is above it needs the thread
+            on = frame.lane.host(Call(name, work), self) if frame.lease is None else frame.lease.do(name, work)
+            result = await on
             return result
         lane = await self._acquire(name)
         call = Call(name, partial(_surrounded, lane, work))
@@ -135,8 +137,8 @@ class Bridge:
         lane = await self._acquire(name)
         lease = Lease(lane, self)
         try:
-            await lease._do(f"the beginning of {name}", partial(lease._begin, atomic, using))
-            with held_by(lane, self, anyio.get_current_task().id):
+            await lease.do(f"the beginning of {name}", partial(lease._begin, atomic, using))
+            with held_by(lane, self, lease):
                 yield lease
         except BaseException as error:
             await lease._end(error)
@@ -193,11 +195,15 @@ class Bridge:
             call.then = partial(self._release_late, lane)
 
     def _release_late(self, lane: Lane) -> None:
-        self._abandoned -= 1
+        if lane in self._lanes:
+            self._abandoned -= 1
         self._release(lane)
 
     def _release(self, lane: Lane) -> None:
         lane.holder = ""
+        if lane not in self._lanes:  # the bridge has ended since, and begun anew
+            lane.end()
+            return
         if self._closed:
             lane.end()
         else:
@@ -279,19 +285,20 @@ class Lease:
 
     async def run(self, func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``func`` in the lease's thread; as :meth:`Bridge.run` otherwise."""
-        result: T = await self._do(name_of(func), partial(func, *args, **kwargs))
+        result: T = await self.do(name_of(func), partial(func, *args, **kwargs))
         return result
 
-    async def _do(self, name: str, work: Callable[[], Any]) -> Any:
-        if self._lane.calls and lane_of(self._bridge) is self._lane:  # one of them stands still for us
+    async def do(self, name: str, work: Callable[[], Any]) -> Any:
+        """Run a function without arguments; ``name`` is for reports."""
+        frame = frame_of(self._bridge)
+        if frame is not None and frame.lane is self._lane and frame.lease is None:  # a call of it stands still for us
             return await self._lane.host(Call(name, work), self._bridge)
         async with self._lock:
             call = self._last = Call(name, work)
             return await self._lane.host(call, self._bridge)
 
     def _begin(self, atomic: bool, using: str | None) -> None:
-        hooks = self._lane.hooks
-        assert hooks is not None
+        hooks = self._lane.with_hooks()
         hooks.before()
         if atomic:
             transaction = hooks.transaction(using)
@@ -301,7 +308,7 @@ class Lease:
     async def _end(self, error: BaseException | None) -> None:
         """End it in its thread, whatever is cancelled."""
         with anyio.CancelScope(shield=True):
-            await self._do("the end of a lease", partial(self._finish, error))
+            await self.do("the end of a lease", partial(self._finish, error))
 
     def _finish(self, error: BaseException | None) -> None:
         transaction, self._transaction = self._transaction, None
@@ -314,8 +321,7 @@ class Lease:
 
 def _surrounded(lane: Lane, work: Callable[[], T]) -> T:
     """Do ``work`` between the hooks of the lane, whose thread this is."""
-    assert lane.hooks is not None
-    lane.hooks.before()
+    lane.with_hooks().before()
     try:
         return work()
     finally:
@@ -323,9 +329,9 @@ def _surrounded(lane: Lane, work: Callable[[], T]) -> T:
 
 
 def _after(lane: Lane) -> None:
-    assert lane.hooks is not None
     try:
-        lane.hooks.after()
+        if lane.hooks is not None:
+            lane.hooks.after()
     except Exception:
         log.exception("what is done after a call in %s failed", lane.name)
 

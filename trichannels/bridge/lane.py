@@ -41,22 +41,26 @@ ENDS = (LaneCancelled, ConnectionClosed)  # how a call may end that nobody waits
 
 
 class Frame:
-    """Says to a task, and those that it starts, which lane stands still for it. ``task``: to that one alone."""
+    """Says to a task, and those that it starts, which lane of a bridge stands still for it.
 
-    __slots__ = ("lane", "open", "owner", "parent", "task")
+    With ``lease``, it is held for that one task alone, and used through the lease.
+    """
 
-    def __init__(self, lane: "Lane", owner: object, task: int | None = None) -> None:
-        self.lane, self.owner, self.task = lane, owner, task
+    __slots__ = ("bridge", "lane", "lease", "open", "parent", "task")
+
+    def __init__(self, lane: "Lane", bridge: object, lease: Any = None) -> None:
+        self.lane, self.bridge, self.lease = lane, bridge, lease
+        self.task = anyio.get_current_task().id if lease is not None else None
         self.parent = _FRAME.get()
         self.open = True
 
 
-def lane_of(owner: object) -> "Lane | None":
-    """Return the lane of a bridge, or of a lease, that stands still for the calling task; None if there is none."""
+def frame_of(bridge: object) -> Frame | None:
+    """Return what the calling task has of a bridge already; None if nothing."""
     frame = _FRAME.get()
     while frame is not None:
-        if frame.open and frame.owner is owner and frame.task in (None, anyio.get_current_task().id):
-            return frame.lane
+        if frame.open and frame.bridge is bridge and frame.task in (None, anyio.get_current_task().id):
+            return frame
         frame = frame.parent
     return None
 
@@ -64,8 +68,8 @@ def lane_of(owner: object) -> "Lane | None":
 class held_by:
     """For a block, ``lane`` stands still for the calling task: what it runs on the bridge runs there."""
 
-    def __init__(self, lane: "Lane", owner: object, task: int | None = None) -> None:
-        self._frame = Frame(lane, owner, task)
+    def __init__(self, lane: "Lane", bridge: object, lease: Any = None) -> None:
+        self._frame = Frame(lane, bridge, lease)
 
     def __enter__(self) -> None:
         self._token = _FRAME.set(self._frame)
@@ -214,15 +218,19 @@ class Lane:
 
     def _main(self) -> None:
         _HERE.lane = self
-        hooks = self.hooks = self._make_hooks()
+        while not self._ending:
+            self._take_one()
         try:
-            while not self._ending:
-                self._take_one()
-        finally:
-            try:
-                hooks.close()
-            except Exception:
-                log.exception("%s could not be closed", self.name)
+            if self.hooks is not None:
+                self.hooks.close()
+        except Exception:
+            log.exception("%s could not be closed", self.name)
+
+    def with_hooks(self) -> Hooks:
+        """Return the hooks of this thread, made by the first call, which raises what that raises."""
+        if self.hooks is None:
+            self.hooks = self._make_hooks()
+        return self.hooks
 
     def _take_one(self) -> None:
         call = self._line.get()
@@ -250,7 +258,7 @@ class Lane:
 
     # ---- on the loop
 
-    async def host(self, call: Call, owner: object, *, abandon: bool = False) -> Any:
+    async def host(self, call: Call, bridge: object, *, abandon: bool = False) -> Any:
         """Have a call run, do what it asks for, and return what it returns.
 
         Cancelled, it is told so, and waited for until it is over, unless it is to be abandoned.
@@ -260,7 +268,7 @@ class Lane:
             while not call.over:
                 await call.wake.sleep()
                 if (request := call.asked()) is not None:
-                    await self._serve(request, owner)
+                    await self._serve(request, bridge)
         except anyio.get_cancelled_exc_class():
             if (request := call.leave()) is not None:
                 self._answer(request, error=LaneCancelled(call.name))
@@ -269,9 +277,9 @@ class Lane:
             raise
         return call.outcome()
 
-    async def _serve(self, request: Request, owner: object) -> None:
+    async def _serve(self, request: Request, bridge: object) -> None:
         try:
-            with held_by(self, owner):
+            with held_by(self, bridge):
                 result = await request.work()
         except anyio.get_cancelled_exc_class():
             self._answer(request, error=LaneCancelled("the task that did it was cancelled"))
