@@ -1,5 +1,7 @@
 """Clients that stay until the socket has ended, by their own close, by the application or by the server's deadlines."""
 
+from itertools import count
+
 from .abrupt import request
 from .peer import BINARY, TEXT, Peer, Site, Surprise, frame, room, upgrade_request
 
@@ -68,8 +70,11 @@ async def stopped(site: Site) -> None:
     await _told(site, "stop", 1000)
 
 
+ROOMS = count(1000)  # which nobody shares: what floods one would overrun another who has just come in
+
+
 async def overrun(site: Site) -> None:
-    await _told(site, "overrun", 1013, "/overrun/6/")
+    await _told(site, "overrun", 1013, f"/overrun/{next(ROOMS)}/")
 
 
 async def refused(site: Site) -> None:
