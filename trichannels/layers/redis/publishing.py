@@ -75,7 +75,7 @@ class Publisher:
 
         Raises :class:`LayerUnreachable` if none was sent, and :class:`OutcomeUnknown` if some were.
         """
-        for server, backlog in self.backlogs.items():
+        for server, backlog in list(self.backlogs.items()):
             if len(backlog):
                 mine = {group for group, _, _ in events if self._server_of(group) is server}
                 await self._pass(backlog, {self._part_of(server, group) for group in mine})
@@ -229,7 +229,7 @@ class Publisher:
     async def close(self) -> None:
         """Send what is kept, if that can be done soon."""
         with anyio.move_on_after(LAST_WORDS, shield=True):
-            for backlog in self.backlogs.values():
+            for backlog in list(self.backlogs.values()):
                 await backlog.sent()
         for backlog in self.backlogs.values():
             backlog.give_up()
