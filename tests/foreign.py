@@ -3,8 +3,12 @@
 ``.ci/suite`` installs them where it can; ``conftest.py`` prints the lines.
 """
 
+import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 LEFT_OUT: list[str] = []
 NODE_WS = Path(__file__).parent.parent / ".venv-node" / "node_modules" / "ws"
@@ -20,3 +24,8 @@ def have(wanted: bool, left_out: str) -> bool:
 def node() -> str | None:
     """Return the path of Node if it is here, together with its ``ws``."""
     return shutil.which("node") if NODE_WS.exists() else None
+
+
+def missing(server: str, cure: str) -> NoReturn:
+    """End a test that cannot find its server: in CI it fails, elsewhere it is skipped with what would install it."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no {server}: {cure}")

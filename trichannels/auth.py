@@ -15,7 +15,7 @@ from django.utils.functional import LazyObject, empty
 from .environ import environ_of
 from .events import ASGIApp, Receive, Scope, Send
 from .middleware import BaseMiddleware
-from .seam import backend
+from .seam import on_loop
 from .sessions import CookieMiddleware, SessionMiddleware, held_in
 
 
@@ -27,20 +27,12 @@ class LazyUser(LazyObject):  # type: ignore[misc, unused-ignore]
         super().__init__()
 
     def _setup(self) -> None:
-        if _on_loop():
+        if on_loop():
             raise SynchronousOnlyOperation(
                 "the user is not known yet: write user = await get_user(self.scope) first (trichannels.auth), "
                 "which reads it without blocking the event loop"
             )
         self._wrapped = auth.get_user(request_of(self.__dict__["_scope"]))
-
-
-def _on_loop() -> bool:
-    try:
-        backend()
-    except RuntimeError:
-        return False
-    return True
 
 
 def request_of(scope: Scope) -> WSGIRequest:

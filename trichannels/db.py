@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from functools import wraps
 from typing import Any, ParamSpec, TypeVar, overload
 
 from anyio.lowlevel import RunVar
@@ -18,7 +17,8 @@ from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 from .bridge import Bridge, Hooks, current_bridge, surround_with
-from .seam import backend
+from .bridge.bridge import awaitable_on
+from .seam import on_loop
 
 log = logging.getLogger("trichannels.db")
 
@@ -146,14 +146,7 @@ def database_sync_to_async(func: Callable[P, T] | None = None, *, thread_sensiti
     In Channels all such calls share one thread; here as many run at once as the bridge has lanes. ``thread_sensitive``
     is taken for Channels' sake. For several calls in one transaction: ``database_bridge().lease(atomic=True)``.
     """
-    if func is None:
-        return database_sync_to_async
-
-    @wraps(func)
-    async def awaitable(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await database_bridge().run(func, *args, **kwargs)
-
-    return awaitable
+    return database_sync_to_async if func is None else awaitable_on(database_bridge, func)
 
 
 async def aclose_old_connections() -> None:
@@ -189,7 +182,7 @@ def remove_loop_guard() -> None:
 
 def _guard_new(sender: object, connection: Any, **more: object) -> None:
     _watch(connection)
-    if _on_loop():
+    if _is_misuse():
         connection.close()
         raise _misuse(f"a connection to {connection.alias!r} was opened")
 
@@ -200,17 +193,13 @@ def _watch(connection: Any) -> None:
 
 
 def _guarded(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-    if _on_loop():
+    if _is_misuse():
         raise _misuse(f"a query ({str(sql).partition(' ')[0]})")
     return execute(sql, params, many, context)
 
 
-def _on_loop() -> bool:
-    try:
-        backend()
-    except RuntimeError:
-        return False
-    return not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+def _is_misuse() -> bool:
+    return on_loop() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
 
 
 def _misuse(what: str) -> SynchronousOnlyOperation:

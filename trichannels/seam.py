@@ -22,6 +22,7 @@ __all__ = [
     "breathe",
     "loop_caller",
     "loop_clock",
+    "on_loop",
     "open_wake",
     "spawn_host",
 ]
@@ -33,6 +34,15 @@ def backend() -> str:
         return current_async_library()
     except AsyncLibraryNotFoundError:
         raise RuntimeError("this needs a running event loop: call it from a task on trio or asyncio") from None
+
+
+def on_loop() -> bool:
+    """Say whether the caller is a task, and so must not block."""
+    try:
+        backend()
+    except RuntimeError:
+        return False
+    return True
 
 
 def loop_caller() -> Callable[[Callable[[], object]], object]:

@@ -11,22 +11,16 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
-import pytest
 
+from ..foreign import missing
 from ..ports import free_port
 
 START = 30.0  # seconds; only a machine in trouble needs more than two
-CURE = "apt-get install postgresql"
 
 
 def find_postgres() -> Path:
     """Return the folder of initdb and postgres; skip the test where there is none, or fail it in CI."""
-    found = _newest()
-    if found is not None:
-        return found
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"there is no PostgreSQL: {CURE}")
-    pytest.skip(f"there is no PostgreSQL: {CURE}")
+    return _newest() or missing("PostgreSQL", "apt-get install postgresql")
 
 
 @cache

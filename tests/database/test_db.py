@@ -1,6 +1,7 @@
 """Django's ORM on lanes: transactions, connections that last and end, statements that are given up, the guard."""
 
 import time
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from trichannels.db import (
 )
 
 from ..test_bridge import until
+from ..test_bridge_sqlite import forty_transactions
 from .items import Item
 from .postgres import PostgresProcess
 
@@ -64,29 +66,8 @@ async def test_calls_run_side_by_side_each_with_the_connection_of_its_lane(alias
 
 
 async def test_a_transaction_over_several_calls_is_whole_or_nothing(alias: str) -> None:
-    """Forty tasks on ten lanes; a quarter fails, a quarter is cancelled in the middle."""
     async with Bridge(10 if alias == "pg" else 1, hooks=DjangoHooks) as bridge:
-
-        async def two(number: int) -> None:
-            with anyio.CancelScope() as scope:
-                try:
-                    async with bridge.lease(atomic=True, using=alias) as lane:
-                        await lane.run(save, alias, f"{number}.first")
-                        if number % 4 == 1:
-                            raise KeyError(number)
-                        if number % 4 == 2:
-                            scope.cancel()
-                        await anyio.sleep(0.001)
-                        await bridge.run(save, alias, f"{number}.second")
-                except KeyError:
-                    pass
-
-        with anyio.fail_after(60):
-            async with anyio.create_task_group() as group:
-                for number in range(40):
-                    group.start_soon(two, number)
-        whole = {number for number in range(40) if number % 4 in (0, 3)}
-        expected = {f"{number}.{part}" for number in whole for part in ("first", "second")}
+        expected = await forty_transactions(bridge, partial(save, alias), using=alias)
         assert await bridge.run(names, alias) == expected
         assert bridge.statistics().running == 0
 

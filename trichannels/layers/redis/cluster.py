@@ -26,6 +26,7 @@ from .address import Cluster, Endpoint
 from .connection import Connection, open_connection, ours
 from .link import Link
 from .outbox import packed, packed_all
+from .refusals import not_sent
 from .scripts import Script, run_script
 from .server import Arg, Bounds, Command, RedisServer, RedisStatistics, Sink, Timeouts
 from .slots import Place, SlotTable, read_slots, redirection, slot_of
@@ -144,7 +145,7 @@ class ClusterServer(RedisServer):
             async with collapsed(), anyio.create_task_group() as group:
                 for node, indexes in parts.items():
                     part = Part(indexes, slots, commands, answers, unsent)
-                    group.start_soon(self._send_part, node, part, deadline, max(limit / 8, 0.1))
+                    group.start_soon(self._send_part, node, part, deadline, _patience(limit))
             unsent.sort()
             if (left := deadline - anyio.current_time()) <= limit * TOO_LATE:
                 break
@@ -160,12 +161,11 @@ class ClusterServer(RedisServer):
         data = packed_all([part.commands[index][1] for index in part.indexes])
         left = deadline - anyio.current_time()
         try:
-            # Another node may have the slots by the time this one is given up: what is not written goes there.
             found = await node.link.submit(data, len(part.indexes), left, patience=patience)
         except TrichannelsError as error:
             self.look_soon()
             found = [error] * len(part.indexes)
-            if isinstance(error, LayerUnreachable) and not isinstance(error, OutcomeUnknown):
+            if not_sent(error):
                 part.unsent.extend(part.indexes)
         failed: dict[int, TrichannelsError] = {}  # by slot: what could not follow, and so must nothing after it
         for index, answer in zip(part.indexes, found, strict=True):
@@ -196,9 +196,7 @@ class ClusterServer(RedisServer):
             node = asked or await self._node_of(slot, left)
             prefix, asked = (ASKING if asked is not None else b""), None
             try:
-                # Another node may have the slot by the time this one is given up: what is not written goes there.
-                patience = max(limit / 8, 0.1)
-                answers = await node.link.submit(prefix + data, 2 if prefix else 1, left, patience=patience)
+                answers = await node.link.submit(prefix + data, 2 if prefix else 1, left, patience=_patience(limit))
             except OutcomeUnknown:
                 self.look_soon()
                 raise
@@ -389,6 +387,11 @@ class ClusterServer(RedisServer):
 
 
 ASKING = packed("ASKING")
+
+
+def _patience(limit: float) -> float:
+    """Return the seconds for one node. Another one may have the slot by then: what is not written goes there."""
+    return max(limit / 8, 0.1)
 
 
 def _again(answer: str) -> bool:

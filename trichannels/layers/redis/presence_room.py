@@ -6,7 +6,8 @@ it makes no difference how often something is sent, or whether an answer was los
 
 from typing import TypeAlias
 
-from ...exceptions import LayerUnreachable, OutcomeUnknown, TrichannelsError
+from ...exceptions import TrichannelsError
+from .refusals import not_sent
 from .server import RedisServer
 from .waiter import Waiter
 
@@ -135,7 +136,7 @@ class Room:
 
     def fail(self, batch: Sent, error: TrichannelsError) -> None:
         """It has not, or nobody knows; it is to be sent again. All who wait are told, also for what was to follow."""
-        nothing_done = isinstance(error, LayerUnreachable) and not isinstance(error, OutcomeUnknown)
+        nothing_done = not_sent(error)
         for entry, _, waiters in batch:
             entry.flying, entry.sure = False, entry.sure and nothing_done
             self._settle(waiters, error)

@@ -1,6 +1,6 @@
 """Publishing to groups: one event or many, with a history or without; and what is kept while a server is away."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,7 @@ from .backlog import Backlog, Event
 from .hub import Hub
 from .names import Native
 from .options import Buffer
+from .refusals import not_sent
 from .server import RedisServer
 
 Errors: TypeAlias = dict[int, TrichannelsError]  # by the index of the event
@@ -183,32 +184,27 @@ class Publisher:
             backlog = self.backlogs[server] = Backlog(self._buffer, send, start_soon, self._pause)
         return backlog
 
-    def _keep(self, server: RedisServer, events: Iterable[Event]) -> bool:
-        return self._backlog_of(server).keep([(self._part_of(server, event[0]), event) for event in events])
+    def _keep(self, server: RedisServer, events: Mapping[int, Event]) -> bool:
+        kept = [(self._part_of(server, event[0]), event) for _, event in sorted(events.items())]
+        return self._backlog_of(server).keep(kept)
 
     def _keep_late(self, shares: Sequence["Share"]) -> None:
         """Keep those behind which older ones wait, in the order in which they were given; all of them or none."""
-        late: dict[RedisServer, list[tuple[int, Event]]] = {}
-        for share in shares:
-            late.setdefault(share.server, []).extend(zip(share.indexes, share.events, strict=True))
+        late = _by_server(shares)
         for server, events in late.items():
-            if not self._backlog_of(server).fits(event for _, event in events):
+            if not self._backlog_of(server).fits(events.values()):
                 raise _full(server)
         for server, events in late.items():
-            self._keep(server, (event for _, event in sorted(events)))
+            self._keep(server, events)
 
     def _keep_unsent(self, shares: Sequence["Share"], errors: Errors) -> None:
         """Keep what was not sent, if all of it has room; then it is no error."""
         if self._buffer is None:
             return
-        unsent: dict[RedisServer, list[tuple[int, Event]]] = {}
-        for share in shares:
-            found = [each for each in zip(share.indexes, share.events, strict=True) if _unsent(errors.get(each[0]))]
-            if found:
-                unsent.setdefault(share.server, []).extend(found)
-        for server, events in unsent.items():
-            if self._keep(server, (event for _, event in sorted(events))):
-                for index, _ in events:
+        for server, events in _by_server(shares).items():
+            unsent = {index: event for index, event in events.items() if not_sent(errors.get(index))}
+            if unsent and self._keep(server, unsent):
+                for index in unsent:
                     del errors[index]
 
     async def _send_kept(self, server: RedisServer, events: Sequence[Event]) -> list[TrichannelsError | None]:
@@ -221,7 +217,7 @@ class Publisher:
             errors: Errors = {}
             await self._send_share(share, [None] * len(share.events), errors)
             results += [errors.get(index) for index in share.indexes]
-            if away := next((error for error in errors.values() if _unsent(error)), None):
+            if away := next((error for error in errors.values() if not_sent(error)), None):
                 results += [away] * (len(events) - len(results))
                 break
         return results
@@ -247,6 +243,14 @@ class Share:
         self.server, self.recorded, self.late = server, recorded, late
         self.indexes: list[int] = []
         self.events: list[Event] = []
+
+
+def _by_server(shares: Iterable[Share]) -> dict[RedisServer, dict[int, Event]]:
+    """Return the events of each server by their indexes."""
+    found: dict[RedisServer, dict[int, Event]] = {}
+    for share in shares:
+        found.setdefault(share.server, {}).update(zip(share.indexes, share.events, strict=True))
+    return found
 
 
 def _by_group(share: Share) -> dict[str, tuple[list[int], list[bytes]]]:
@@ -282,14 +286,10 @@ def _full(server: RedisServer) -> LayerUnreachable:
     return LayerUnreachable(server.label, "it is away, and the buffer of events is full")
 
 
-def _unsent(error: TrichannelsError | None) -> bool:
-    return isinstance(error, LayerUnreachable) and not isinstance(error, OutcomeUnknown)
-
-
 def _in_all(errors: Errors, count: int) -> TrichannelsError:
     """Return what is to be raised if some of ``count`` events failed."""
     first = errors[min(errors)]
-    worse = next((errors[index] for index in sorted(errors) if not _unsent(errors[index])), None)
+    worse = next((errors[index] for index in sorted(errors) if not not_sent(errors[index])), None)
     if worse is not None:
         return copy(worse)
     assert isinstance(first, LayerUnreachable)
