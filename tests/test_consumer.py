@@ -1213,8 +1213,7 @@ async def test_a_handler_in_a_thread_uses_the_layer_the_nursery_and_its_socket()
             self.base_send({"type": "websocket.send", "text": "sent by base_send"})
 
         def websocket_receive(self, message: Event) -> None:
-            layer = get_channel_layer()
-            assert layer is self.channel_layer
+            assert get_channel_layer() == self.channel_layer
             self.nursery.start_soon(self.answer, message["text"], name="answer")
 
         async def answer(self, text: str) -> None:

@@ -47,6 +47,8 @@ FLOORS = {
         "db",
         "environ",
         "sessions",
+        "layers.anywhere",
+        "layers.configured",
         "layers.host",
         "layers.registry",
     ),

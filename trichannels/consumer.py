@@ -6,13 +6,14 @@ from inspect import iscoroutinefunction
 from typing import Any, ClassVar
 
 from .bridge import LaneCancelled, call, call_soon, current_bridge
+from .bridge.home import this_loop
 from .events import ASGIApp, Event, Receive, Scope, Send, Shares
 from .exceptions import BadEvent, ConfigError, ConnectionClosed, InvalidChannelLayerError, NoHandler
 from .inbox import DEFAULT_INBOX, Inbox
 from .instance import Instance, InstanceStatistics
+from .layers.anywhere import AnywhereLayer, newest
 from .layers.base import ChannelLayer
 from .layers.history import Position, Recovery
-from .layers.registry import get_channel_layer
 from .nursery import Nursery
 
 
@@ -96,7 +97,7 @@ class AsyncConsumer:
         layer = find_layer(scope, self.channel_layer_alias)
         self.scope = scope
         self._instance = Instance(self, scope, receive, send, layer=layer)
-        self.channel_layer = layer if layer is not None else NoLayer()  # type: ignore[assignment]
+        self.channel_layer = self._facing(layer) if layer is not None else NoLayer()  # type: ignore[assignment]
         self.base_send = self._sender(self._instance)
         # Looked at for each socket: instrumentation puts its own in place of ours long after a class was made.
         ways = getattr(self.dispatch, "__func__", None), getattr(self.handler_of, "__func__", None)
@@ -105,6 +106,9 @@ class AsyncConsumer:
 
     def _sender(self, instance: Instance) -> Callable[[Event], Any]:
         return instance.send
+
+    def _facing(self, layer: ChannelLayer) -> Any:
+        return layer
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> ASGIApp:
@@ -238,6 +242,8 @@ class SyncConsumer(AsyncConsumer):
     """A consumer with blocking handlers. They run in the bridge's threads: in order, one at a time an instance.
 
     Cancelling cannot stop a thread: a handler that overstays its grace is left behind, and its next ``send`` raises.
+    ``self.channel_layer.group_send(…)`` and the layer's other methods block in handlers; ``async_to_sync`` around them
+    changes nothing.
     """
 
     _sync: ClassVar[bool] = True
@@ -259,6 +265,9 @@ class SyncConsumer(AsyncConsumer):
                 raise ConnectionClosed(*(() if ending is None else (ending.code, ending.reason))) from None
 
         return send
+
+    def _facing(self, layer: ChannelLayer) -> Any:
+        return AnywhereLayer(self.channel_layer_alias, (this_loop(), layer))
 
     @property
     def nursery(self) -> Any:
@@ -297,4 +306,4 @@ class _NurseryFromThread:
 def find_layer(scope: Scope, alias: str) -> ChannelLayer | None:
     """Return the layer that the router carries in the scope, else the loop's."""
     carried: ChannelLayer | None = (scope.get("channel_layers") or {}).get(alias)
-    return carried or get_channel_layer(alias)
+    return carried or newest(this_loop(), alias)

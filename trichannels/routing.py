@@ -15,7 +15,7 @@ from .events import ASGIApp, Receive, Scope, Send
 from .exceptions import ConfigError, InvalidRoute, NoRoute
 from .inhouse import Post, checked_posts, open_workers
 from .layers.base import ChannelLayer
-from .layers.host import LayerHost
+from .layers.host import SETTINGS_HOST, LayerHost
 from .lifespan import run_lifespan
 from .patterns import Matched, Pattern, Route, check_app, path, re_path, routes_on
 
@@ -74,7 +74,8 @@ def _checked_workers(
 class ProtocolTypeRouter:
     """Chooses by ``scope["type"]``, and keeps the channel layers open.
 
-    ``layers`` maps aliases to channel layers. They are open
+    ``layers`` maps aliases to channel layers; without it, they are what Django's ``CHANNEL_LAYERS`` describes, if
+    there is a Django that is set up. They are open
 
     - from the server's lifespan startup to its shutdown (an application mapped to ``"lifespan"`` runs within), or
     - inside ``async with application.opened():``, for a parent application that owns the lifespan (Starlette forwards
@@ -98,12 +99,16 @@ class ProtocolTypeRouter:
     ) -> None:
         _check_layers(layers or {})
         self.application_mapping = _checked(application_mapping, "ProtocolTypeRouter")
-        self.layers: Mapping[str, ChannelLayer] = dict(layers or {})
+        self._host = SETTINGS_HOST if layers is None else LayerHost(dict(layers))
         self._posts = _checked_workers(workers, self.application_mapping, self.layers) if workers else []
-        self._host = LayerHost(self.layers)
 
     def __repr__(self) -> str:
         return f"<ProtocolTypeRouter of {_names(self.application_mapping)}>"
+
+    @property
+    def layers(self) -> Mapping[str, ChannelLayer]:
+        """The channel layers by their aliases: those that are open in the running loop, or would be opened."""
+        return self._host.layers
 
     @property
     def _path_routing(self) -> bool:

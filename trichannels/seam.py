@@ -6,7 +6,7 @@ A bare reschedule costs a fifth of a stream between two tasks, and an inbox is w
 import asyncio
 import contextvars
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
 import anyio
@@ -22,6 +22,7 @@ __all__ = [
     "breathe",
     "loop_caller",
     "loop_clock",
+    "loop_spawner",
     "on_loop",
     "open_wake",
     "spawn_host",
@@ -53,6 +54,18 @@ def loop_caller() -> Callable[[Callable[[], object]], object]:
     if backend() == "trio":
         return trio.lowlevel.current_trio_token().run_sync_soon
     return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def loop_spawner() -> Callable[[Callable[[], Coroutine[object, object, None]]], object]:
+    """Return a function with which any thread may start a task on the running loop, outside every nursery.
+
+    The task must end by itself, and raise nothing. Once the loop is over, it raises RuntimeError.
+    """
+    if backend() == "trio":
+        token = trio.lowlevel.current_trio_token()
+        return lambda work: token.run_sync_soon(trio.lowlevel.spawn_system_task, work)
+    loop = asyncio.get_running_loop()
+    return lambda work: loop.call_soon_threadsafe(lambda: _keep(loop.create_task(work())))
 
 
 def being_cancelled() -> bool:
@@ -205,13 +218,16 @@ class HostTask:
 _KEPT: set[asyncio.Task[None]] = set()
 
 
+def _keep(task: "asyncio.Task[None]") -> None:
+    _KEPT.add(task)
+    task.add_done_callback(_KEPT.discard)
+
+
 def spawn_host(work: Callable[[], Awaitable[object]], name: str) -> HostTask:
     """Start ``work`` outside every nursery, with a copy of the caller's context; the caller must end it."""
     host = HostTask(work)
     if backend() == "trio":
         trio.lowlevel.spawn_system_task(host.run, name=name, context=contextvars.copy_context())
     else:
-        task = asyncio.get_running_loop().create_task(host.run(), name=name)
-        _KEPT.add(task)
-        task.add_done_callback(_KEPT.discard)
+        _keep(asyncio.get_running_loop().create_task(host.run(), name=name))
     return host

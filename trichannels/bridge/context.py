@@ -6,11 +6,17 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, TypeVar
 
+from sniffio import current_async_library_cvar  # trio brings it along
+
 T = TypeVar("T")
 
 
 def come_home(work: Callable[[], T]) -> T:
-    """Do ``work`` in a copied context; what asgiref has in it (Django's language, timezone, urlconf) counts here."""
+    """Do ``work`` in a copied context; what asgiref has in it (Django's language, timezone, urlconf) counts here.
+
+    No event loop runs here, whatever ``anyio.run`` has noted in the context.
+    """
+    current_async_library_cvar.set(None)
     storage = _storage()
     if storage is not None:
         here = threading.get_ident()

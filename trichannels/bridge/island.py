@@ -13,6 +13,7 @@ from anyio.lowlevel import RunVar
 from ..exceptions import BridgeClosed
 from ..nursery import collapsed
 from .ending import at_loop_end
+from .home import leave_from_home
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class AsyncioIsland:
         """
         if self._portal is None:
             raise BridgeClosed("the island")
+        leave_from_home()
         result: T = await self._portal.call_async(func, *args)
         return result
 

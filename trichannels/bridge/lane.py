@@ -19,6 +19,7 @@ from anyio import to_thread
 from ..exceptions import ConnectionClosed
 from ..seam import loop_caller, open_wake
 from .context import come_home
+from .home import leave_from_home
 from .hooks import Hooks
 
 log = logging.getLogger("trichannels.bridge")
@@ -98,6 +99,7 @@ class Call:
         self.wake = open_wake()
         self.over = self.left = self.interrupted = False
         self.then: Callable[[], object] | None = None  # done on the loop, once it is over
+        leave_from_home()
         self._context, self._on_loop, self._lock = copy_context(), loop_caller(), threading.Lock()
         self._request: Request | None = None
         self._when_left: list[Callable[[], object]] = []
@@ -314,6 +316,12 @@ class Lane:
         """Let the thread end when it has nothing to do."""
         self._ending = True
         self._line.put(None)
+
+
+def in_lane() -> bool:
+    """Say whether this thread is a lane that runs something: whether ``call()`` works."""
+    lane: Lane | None = getattr(_HERE, "lane", None)
+    return lane is not None and bool(lane.calls)
 
 
 def here() -> Lane:

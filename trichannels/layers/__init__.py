@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .memory import InMemoryChannelLayer
     from .presence import Presence, Roster, Step
     from .queues import Retry
-    from .registry import get_channel_layer
+    from .registry import channel_layers, get_channel_layer
 
 __all__ = [
     "ChannelLayer",
@@ -25,6 +25,7 @@ __all__ = [
     "Roster",
     "Step",
     "Subscription",
+    "channel_layers",
     "get_channel_layer",
 ]
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Roster": ".presence",
     "Step": ".presence",
     "Subscription": ".base",
+    "channel_layers": ".registry",
     "get_channel_layer": ".registry",
 }
 

@@ -258,6 +258,17 @@ class ChannelLayer(ABC):
         state = f"open, {self._instances} instances" if self._opened else "closed"
         return f"<{type(self).__name__} {state}>"
 
+    @classmethod
+    def blocking(cls, **options: Any) -> Any:
+        """Return what sends to such a layer without an event loop: see ``SyncChannelLayer``. ``options``: the layer's.
+
+        Raises :class:`InvalidChannelLayerError` where there is no such thing.
+        """
+        raise InvalidChannelLayerError(
+            f"an {cls.__name__} can be used by the process that has it open alone, from a consumer, a view, or what "
+            "these call; from elsewhere events are sent through trichannels.layers.redis.RedisChannelLayer"
+        )
+
     # ---- lifetime
 
     @property

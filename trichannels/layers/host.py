@@ -6,15 +6,19 @@ that costs: the first instance waits for the opening, an error of opening is tha
 is lost whenever nobody is connected.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import anyio
 from anyio.lowlevel import RunVar
 
-from ..seam import HostTask, spawn_host
+from ..seam import HostTask, on_loop, spawn_host
 from .base import ChannelLayer
+from .configured import configured_layers
 from .registry import registered
+
+COMPANIONS: list[Callable[[Mapping[str, ChannelLayer]], AbstractAsyncContextManager[object]]] = []
+"""Blocks that are entered once layers are open, wherever that is, and left before they close."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that the last instance waits, shielded, for layers of the degraded way to close."""
@@ -23,6 +27,7 @@ CLOSE_TIMEOUT = 5.0
 @asynccontextmanager
 async def open_layers(layers: Mapping[str, ChannelLayer]) -> AsyncIterator[None]:
     """Open each layer and register them for ``get_channel_layer()`` of the running loop; close them in reverse."""
+    layers = dict(layers)
     async with AsyncExitStack() as stack:
         for layer in {id(layer): layer for layer in layers.values()}.values():
             try:
@@ -32,6 +37,8 @@ async def open_layers(layers: Mapping[str, ChannelLayer]) -> AsyncIterator[None]
                 error.add_note(f"while opening the channel layer {aliases}")
                 raise
         stack.enter_context(registered(layers))
+        for companion in COMPANIONS if layers else ():
+            await stack.enter_async_context(companion(layers))
         yield
 
 
@@ -103,13 +110,17 @@ class _State:
     def __init__(self) -> None:
         self.owned = False
         self.keeper: Keeper | None = None
+        self.layers: Mapping[str, ChannelLayer] | None = None  # of the settings, while they are open here
 
 
 class LayerHost:
-    """The layers of one router, and whether they are open on the running loop."""
+    """The layers of one router, and whether they are open on the running loop.
 
-    def __init__(self, layers: Mapping[str, ChannelLayer]) -> None:
-        self.layers = layers
+    Without ``layers`` they are those of Django's settings, of which each loop has its own.
+    """
+
+    def __init__(self, layers: Mapping[str, ChannelLayer] | None) -> None:
+        self._layers = layers
         self._states: RunVar[_State] = RunVar("trichannels layers")
 
     def _state(self) -> _State:
@@ -118,6 +129,21 @@ class LayerHost:
         except LookupError:
             self._states.set(_State())
             return self._states.get()
+
+    @property
+    def layers(self) -> Mapping[str, ChannelLayer]:
+        """The layers that are open on the running loop, or that would be opened."""
+        if self._layers is not None:
+            return self._layers
+        chosen = self._state().layers if on_loop() else None
+        return chosen if chosen is not None else configured_layers()
+
+    def _choose(self, state: _State) -> Mapping[str, ChannelLayer]:
+        """Return the layers that are to be opened now."""
+        if self._layers is not None:
+            return self._layers
+        state.layers = configured_layers()
+        return state.layers
 
     @property
     def has_owner(self) -> bool:
@@ -134,10 +160,10 @@ class LayerHost:
             return
         state.owned = True
         try:
-            async with open_layers(self.layers):
+            async with open_layers(self._choose(state)):
                 yield
         finally:
-            state.owned = False
+            state.owned, state.layers = False, None
 
     @asynccontextmanager
     async def borrowed(self) -> AsyncIterator[None]:
@@ -154,7 +180,11 @@ class LayerHost:
         while (keeper := state.keeper) is not None and keeper.spent:
             await keeper.over()
             if state.keeper is keeper:
-                state.keeper = None
+                state.keeper = state.layers = None
         if keeper is None:
-            keeper = state.keeper = Keeper(self.layers)
+            keeper = state.keeper = Keeper(self._choose(state))
         return keeper
+
+
+SETTINGS_HOST = LayerHost(None)
+"""Of all routers that are given no layers: together they open those of Django's settings, once for each loop."""

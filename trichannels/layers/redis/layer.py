@@ -118,6 +118,14 @@ class RedisChannelLayer(BoardedLayer):
         self._queues: RedisQueues | None = None
         self._postponed = Postponed(self)
 
+    @classmethod
+    def blocking(cls, **options: Any) -> Any:
+        """Return a :class:`SyncChannelLayer` with those of the options that matter to it."""
+        from .sync import NAMES, SyncChannelLayer
+
+        cls(**options)  # or say what is wrong with them
+        return SyncChannelLayer(**{name: value for name, value in options.items() if name in NAMES})
+
     # ---- lifetime
 
     async def open(self) -> None:

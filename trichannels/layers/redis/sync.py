@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ from redis.retry import Retry
 from ...exceptions import ChannelFull, InvalidChannelLayerError, LayerRefused, LayerUnreachable, OutcomeUnknown
 from ...seam import backend
 from ..base import capacity_for, checked_capacities, require_channel_name, require_delay, require_group_name, type_of
+from ..configured import after_commit
 from ..history import History, Position, checked_histories, history_of
 from ..serializers import Message, Serializer
 from .address import Cluster, Endpoint, Sentinels, Target
@@ -32,7 +34,7 @@ from .queue import put_arguments, put_keys
 from .scripts import Script
 
 APPEND, PUT = Script.from_file("history_append"), Script.from_file("queue_put")
-NAMES = (
+NAMES = (  # of the options
     "hosts", "url", "prefix", "capacity", "channel_capacity", "symmetric_encryption_keys", "serializer_format",
     "serializer", "history", "wire", "timeout",
 )  # fmt: skip
@@ -121,9 +123,19 @@ class SyncChannelLayer:
         if not self._client(channel).script(PUT, put_keys(self.wire, channel), arguments):
             raise ChannelFull(channel, capacity)
 
-    def group_send(self, group: str, message: Message, idempotency_key: str | None = None) -> Position | None:
-        """Send to every member of a group, in all processes; returns the position where the group has history."""
+    def group_send(
+        self, group: str, message: Message, idempotency_key: str | None = None, *, on_commit: bool | str = False
+    ) -> Position | None:
+        """Send to every member of a group, in all processes; returns the position where the group has history.
+
+        ``on_commit``: send once Django's transaction is committed (of the default database, or the one that is named);
+        at once where there is none, and never if it is rolled back. Then None is returned, and an error is logged.
+        """
         refuse_loops()
+        if on_commit:
+            work = partial(self.group_send, group, message, idempotency_key)
+            after_commit(work, None if on_commit is True else on_commit)
+            return None
         require_group_name(group)
         sealed = self._seal(message)
         history = history_of(self.histories, group)

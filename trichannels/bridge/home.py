@@ -1,0 +1,136 @@
+"""The loop that blocking code, and code on an island, was called from: how to have something done there.
+
+A context variable says which it is, so it passes into lanes and onto islands, and to loops that asgiref makes.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from ..exceptions import BridgeClosed
+from ..seam import loop_caller, loop_spawner, on_loop
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Home:
+    """A running loop, for other threads. ``kept``: what is there for all of its tasks, by name."""
+
+    def __init__(self) -> None:
+        self._on_loop, self._spawn = loop_caller(), loop_spawner()
+        self.kept: dict[str, Any] = {}
+
+    async def run(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+        """From another loop: run ``await func(*args)`` on this one and return its result; raises what it raises.
+
+        Cancelled, it cancels that, and returns when it has ended. Raises :class:`BridgeClosed` if the loop is over.
+        """
+        over, there = anyio.Event(), loop_caller()
+        errand = Errand(lambda: func(*args), lambda: there(over.set))
+        self._start(errand)
+        try:
+            await over.wait()
+        except anyio.get_cancelled_exc_class():
+            with suppress(RuntimeError):
+                self._on_loop(errand.cancel)
+            with anyio.CancelScope(shield=True):
+                await over.wait()
+            raise
+        return cast(T, errand.outcome())
+
+    def block(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+        """From a thread without a loop: the same, and block for it."""
+        over = threading.Event()
+        errand = Errand(lambda: func(*args), over.set)
+        self._start(errand)
+        over.wait()
+        return cast(T, errand.outcome())
+
+    def _start(self, errand: "Errand") -> None:
+        try:
+            self._spawn(errand.run)
+        except RuntimeError as error:
+            raise BridgeClosed("the event loop that this was called from") from error
+
+
+class Errand:
+    """Something that one loop does for a thread or another loop; ``tell`` is called once it is over."""
+
+    def __init__(self, work: Callable[[], Awaitable[Any]], tell: Callable[[], object]) -> None:
+        self._work, self._tell = work, tell
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    async def run(self) -> None:
+        """Do it."""
+        self._error = BridgeClosed("what has asked for this, or the event loop that it was asked of,")
+        try:
+            with anyio.CancelScope() as self._scope:
+                self._result = await self._work()
+                self._error = None
+        except Exception as error:  # noqa: BLE001 - raised where it was asked for
+            self._error = error
+        finally:
+            with suppress(RuntimeError):  # who has asked is gone
+                self._tell()
+
+    def cancel(self) -> None:
+        """Let it end, if it has begun."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def outcome(self) -> Any:
+        """Return its result, or raise its error."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+_HERE: RunVar[Home] = RunVar("trichannels_home")
+_HOME: ContextVar[Home | None] = ContextVar("trichannels_home", default=None)
+
+
+def this_loop() -> Home:
+    """Return the running loop."""
+    try:
+        return _HERE.get()
+    except LookupError:
+        home = Home()
+        _HERE.set(home)
+        return home
+
+
+def home() -> Home | None:
+    """Return the loop that the calling thread, or the running island, was called from; None if from none.
+
+    On a loop that was called from nowhere, that loop.
+    """
+    return _HOME.get() or (this_loop() if on_loop() else None)
+
+
+def leave_from_home() -> None:
+    """Before something is run elsewhere in a copy of the caller's context: let it know where it came from.
+
+    A loop that keeps something is the one; any other leads back to where it was called from itself.
+    """
+    known, here = _HOME.get(), this_loop()
+    if known is not here and (known is None or here.kept):
+        _HOME.set(here)
+
+
+def awaitable_too(func: F) -> F:
+    """Mark a plain function that returns an awaitable on a loop, so that asgiref's ``async_to_sync`` takes it."""
+    func._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", True)  # type: ignore[attr-defined]
+    with suppress(ImportError):  # Python 3.12 and newer
+        from inspect import markcoroutinefunction  # type: ignore[attr-defined, unused-ignore]
+
+        markcoroutinefunction(func)
+    return func
