@@ -44,9 +44,12 @@ FLOORS = {
         "middleware",
         "security",
         "auth",
+        "control",
         "db",
         "environ",
+        "revocation",
         "sessions",
+        "validity",
         "layers.anywhere",
         "layers.configured",
         "layers.host",
@@ -75,7 +78,18 @@ MAY_NAME = {
     "hypercorn": ("server",),
     "websockets": ("server",),
     "pytest": ("testing",),
-    "django": ("auth", "sessions", "db", "django", "layers", "security.websocket", "testing"),
+    "django": (
+        "auth",
+        "sessions",
+        "revocation",
+        "validity",
+        "db",
+        "django",
+        "layers",
+        "routing",
+        "security.websocket",
+        "testing",
+    ),
     "hiredis": ("layers.redis",),
     "redis": ("layers.redis",),
 }
@@ -193,7 +207,9 @@ def test_names_only_the_libraries_it_may(module: str) -> None:
 
 
 def test_django_is_imported_lazily_outside_its_own_rooms() -> None:
-    lazily = [m for m in MODULES if any(within(m, room) for room in ("layers", "security.websocket", "testing"))]
+    lazily = [
+        m for m in MODULES if any(within(m, room) for room in ("layers", "security.websocket", "testing", "routing"))
+    ]
     eager = [
         (m, found.line) for m in lazily for found in imports(m) if within(found.module, "django") and not found.lazy
     ]

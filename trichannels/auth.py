@@ -4,6 +4,7 @@
 ``scope["user"]`` is there as well.
 """
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -13,10 +14,21 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.utils.functional import LazyObject, empty
 
 from .environ import environ_of
-from .events import ASGIApp, Receive, Scope, Send
+from .events import WATCH, ASGIApp, Receive, Scope, Send
 from .middleware import BaseMiddleware
+from .revocation import Watch, close_session, close_user, watch_of, watches
 from .seam import on_loop
 from .sessions import CookieMiddleware, SessionMiddleware, held_in
+
+__all__ = [
+    "AuthMiddleware",
+    "AuthMiddlewareStack",
+    "close_session",
+    "close_user",
+    "get_user",
+    "login",
+    "logout",
+]
 
 
 class LazyUser(LazyObject):  # type: ignore[misc, unused-ignore]
@@ -32,7 +44,10 @@ class LazyUser(LazyObject):  # type: ignore[misc, unused-ignore]
                 "the user is not known yet: write user = await get_user(self.scope) first (trichannels.auth), "
                 "which reads it without blocking the event loop"
             )
-        self._wrapped = auth.get_user(request_of(self.__dict__["_scope"]))
+        scope = self.__dict__["_scope"]
+        self._wrapped = auth.get_user(request_of(scope))
+        if (watch := watch_of(scope)) is not None:
+            watch.belongs_to(self._wrapped)
 
 
 def request_of(scope: Scope) -> WSGIRequest:
@@ -61,10 +76,15 @@ async def login(scope: Scope, user: Any, backend: str | None = None) -> None:
     held = held_in(scope)
     await held.do(lambda: auth.login(request_of(scope), user, backend))
     _now(scope, user)
+    if (watch := watch_of(scope)) is not None:
+        watch.moves_to(held.store.session_key, user)
 
 
 async def logout(scope: Scope) -> None:
-    """Log the user out, and end the session: ``django.contrib.auth.logout``."""
+    """Log the user out, and end the session: ``django.contrib.auth.logout``.
+
+    That closes all other sockets of the session; this one is its consumer's own to close.
+    """
     from django.contrib.auth.models import AnonymousUser
 
     held = held_in(scope)
@@ -74,6 +94,8 @@ async def logout(scope: Scope) -> None:
         request.user = auth.get_user(request)
         auth.logout(request)
 
+    if (watch := watch_of(scope)) is not None:
+        watch.moves_to(None, None)
     await held.do(work)
     _now(scope, AnonymousUser())
 
@@ -88,14 +110,29 @@ def _now(scope: Scope, user: Any) -> None:
 
 
 class AuthMiddleware(BaseMiddleware):
-    """Puts the session's user into ``scope["user"]``; within ``SessionMiddleware``."""
+    """Puts the session's user into ``scope["user"]``; within ``SessionMiddleware``.
+
+    The socket is closed, with 4401, when that session ends or that user may no longer be in: see
+    :mod:`trichannels.revocation`.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held_in(scope)  # or say what is missing
-        if "user" not in scope:
-            scope = dict(scope)
-            scope["user"] = LazyUser(scope)
-        await super().__call__(scope, receive, send)
+        held = held_in(scope)
+        if "user" in scope:
+            await super().__call__(scope, receive, send)
+            return
+        everybody = watches()
+        watch = Watch(everybody, held.store.session_key)
+        scope = {**scope, WATCH: watch}
+        scope["user"] = LazyUser(scope)
+        watch.close = partial(_close, scope["type"], send)  # unless an instance has a better way
+        with everybody.watching(watch):
+            await super().__call__(scope, receive, send)
+
+
+async def _close(protocol: str, send: Send, code: int, reason: str) -> None:
+    if protocol == "websocket":
+        await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
 def AuthMiddlewareStack(inner: ASGIApp) -> CookieMiddleware:

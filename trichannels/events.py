@@ -19,6 +19,9 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 HeaderInput: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]]
 
+WATCH = "trichannels.watch"
+"""Scope key of what may want to close a socket from outside: an instance puts its way to do so into ``.close``."""
+
 TRANSPORT = "trichannels.transport"
 """Key in ``scope["extensions"]`` under which our own server offers its :class:`Transport`."""
 

@@ -14,7 +14,7 @@ Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
@@ -23,7 +23,19 @@ import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 
-from .events import Broadcasting, Event, Feeding, Receive, Scope, Send, Shared, Shares, feeding, transport_of
+from .events import (
+    WATCH,
+    Broadcasting,
+    Event,
+    Feeding,
+    Receive,
+    Scope,
+    Send,
+    Shared,
+    Shares,
+    feeding,
+    transport_of,
+)
 from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
 from .inbox import OVERHEAD, Envelope, Inbox, InboxStatistics, Item, Mailbox, Place
 from .layers.base import ChannelLayer
@@ -254,6 +266,13 @@ class Instance:
             )
         return self.layer
 
+    async def close_from_outside(self, code: int, reason: str) -> None:
+        """Close the socket now, whatever its handlers are at; they get their grace, and cannot send any more."""
+        if self.ending is None and self.protocol == "websocket":
+            with suppress(ConnectionClosed), anyio.move_on_after(CLOSE_FRAME_TIMEOUT):
+                await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        self.end(Ending("closed", code, reason))
+
     def end(self, ending: Ending) -> None:
         """Begin the end, at once and without waiting; the first cause counts."""
         if self.ending is not None:
@@ -290,9 +309,11 @@ class Instance:
 
     async def run(self) -> None:
         """Live, end in order, and raise what failed, unwrapped."""
-        layer = self.layer
+        layer, watch = self.layer, self.scope.get(WATCH)
         if layer is not None:
             layer.require_open()
+        if watch is not None:
+            watch.close = self.close_from_outside
         with nullcontext() if layer is None else layer.in_use():
             try:
                 if layer is not None:
@@ -328,6 +349,8 @@ class Instance:
     def _let_go(self) -> None:
         """Leave no circle of references: the consumer keeps us, to tell how the socket has ended; we let go of it."""
         self.mailbox.let_go()
+        if (watch := self.scope.get(WATCH)) is not None:
+            watch.close = None
         if self.nursery is not None:
             self.nursery.let_go()
         del self.owner

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from http import HTTPStatus
+from importlib import import_module
 from typing import Any, Protocol, Self
 
 from .converters import register_converter
@@ -19,7 +20,16 @@ from .layers.host import SETTINGS_HOST, LayerHost
 from .lifespan import run_lifespan
 from .patterns import Matched, Pattern, Route, check_app, path, re_path, routes_on
 
-__all__ = ["ChannelNameRouter", "ProtocolTypeRouter", "Route", "URLRouter", "path", "re_path", "register_converter"]
+__all__ = [
+    "ChannelNameRouter",
+    "ProtocolTypeRouter",
+    "Route",
+    "URLRouter",
+    "get_default_application",
+    "path",
+    "re_path",
+    "register_converter",
+]
 
 logger = logging.getLogger("trichannels.routing")
 
@@ -300,3 +310,22 @@ class ChannelNameRouter:
             configured = _names(self.application_mapping)
             raise NoRoute(f"No application configured for channel name {scope['channel']!r}; configured: {configured}")
         await app(scope, receive, send)
+
+
+def get_default_application() -> ASGIApp:
+    """Return what Django's setting ``ASGI_APPLICATION`` names; raises :class:`ConfigError`."""
+    from django.conf import settings
+
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if not isinstance(path, str) or "." not in path:
+        raise ConfigError(f"ASGI_APPLICATION must be a path such as 'mysite.asgi.application', not {path!r}")
+    module, _, name = path.rpartition(".")
+    try:
+        application: ASGIApp = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(f"ASGI_APPLICATION is {path!r}, but there is no module {error.name!r}") from error
+    except AttributeError as error:
+        raise ConfigError(f"ASGI_APPLICATION is {path!r}, but {module!r} has no {name!r}") from error
+    return application

@@ -38,12 +38,11 @@ def backend() -> str:
 
 
 def on_loop() -> bool:
-    """Say whether the caller is a task, and so must not block."""
-    try:
-        backend()
-    except RuntimeError:
-        return False
-    return True
+    """Say whether the caller is a task, and so must not block.
+
+    The thread is asked, not the context, as ``backend()`` does: contexts are copied into threads.
+    """
+    return trio.lowlevel.in_trio_task() or asyncio._get_running_loop() is not None
 
 
 def loop_caller() -> Callable[[Callable[[], object]], object]:

@@ -25,7 +25,12 @@ def configure() -> None:
                 "USER": "postgres", "NAME": "postgres", "CONN_MAX_AGE": 60, "OPTIONS": {"application_name": "tests"},
             },
         },
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions"],
+        INSTALLED_APPS=[
+            "trichannels.django", "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions",
+            "django.contrib.staticfiles",
+        ],
+        STATIC_URL="/static/",
+        TRICHANNELS={"RECHECK": 3600},
         MIDDLEWARE=[
             "django.middleware.common.CommonMiddleware",
             "tests.project.middleware.SyncMiddleware",

@@ -357,12 +357,12 @@ def name_of(func: Callable[..., object]) -> str:
 
 # ---- the loop's own bridge, and what blocking code calls
 
-_HOOKS: list[Callable[[], Hooks]] = [Hooks]  # of the bridges that loops have of their own, the last of them
+_OWN: list[tuple[Callable[[], Hooks], int]] = [(Hooks, 10)]  # hooks and limit of loops' own bridges: the last counts
 
 
-def surround_with(hooks: Callable[[], Hooks]) -> None:
+def surround_with(hooks: Callable[[], Hooks], limit: int = 10) -> None:
     """Let the bridges that loops make for themselves have these hooks, from now on. ``trichannels.db`` does that."""
-    _HOOKS.append(hooks)
+    _OWN.append((hooks, limit))
 
 
 _BRIDGE: RunVar[Bridge] = RunVar("trichannels_bridge")
@@ -373,7 +373,8 @@ def current_bridge() -> Bridge:
     try:
         return _BRIDGE.get()
     except LookupError:
-        bridge = Bridge(name="trichannels", hooks=_HOOKS[-1])
+        hooks, limit = _OWN[-1]
+        bridge = Bridge(limit, name="trichannels", hooks=hooks)
         _BRIDGE.set(bridge)
         return bridge
 

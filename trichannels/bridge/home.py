@@ -27,6 +27,11 @@ class Home:
         self._on_loop, self._spawn = loop_caller(), loop_spawner()
         self.kept: dict[str, Any] = {}
 
+    def call_soon(self, func: Callable[[], object]) -> None:
+        """From any thread: have a plain function called on this loop, soon; nothing is done if the loop is over."""
+        with suppress(RuntimeError):
+            self._on_loop(func)
+
     async def run(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
         """From another loop: run ``await func(*args)`` on this one and return its result; raises what it raises.
 

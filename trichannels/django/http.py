@@ -27,6 +27,7 @@ from ..events import Event, Headers, Receive, Scope, Send
 from ..exceptions import BridgeSaturated, ConfigError, ConnectionClosed, NoRoute, RequestAborted, RequestTimeout
 from ..nursery import collapsed
 from .body import read_body
+from .options import Options
 
 log = logging.getLogger("trichannels.django")
 
@@ -58,15 +59,16 @@ class Answer(NamedTuple):
 class DjangoHTTP:
     """The project that ``DJANGO_SETTINGS_MODULE`` names, after ``django.setup()``, for scopes of the type ``http``.
 
-    ``bridge``: where requests run; by default one of ten lanes. A request that finds no lane within its
-    ``acquire_timeout`` is answered with 503. ``upload_timeout``: seconds without anything of a request's body, after
-    which it is answered with 408.
+    ``bridge``: where requests run; by default one with ``TRICHANNELS["HTTP_LANES"]`` lanes, or ten. A request that
+    finds no lane within its ``acquire_timeout`` is answered with 503. ``upload_timeout``: seconds without
+    anything of a request's body, after which it is answered with 408.
     """
 
     def __init__(self, *, bridge: Bridge | None = None, upload_timeout: float = 60.0) -> None:
         if isinstance(upload_timeout, bool) or not isinstance(upload_timeout, int | float) or upload_timeout <= 0:
             raise ConfigError(f"DjangoHTTP(upload_timeout=…) must be seconds above 0, not {upload_timeout!r}")
-        self.bridge = bridge if bridge is not None else Bridge(name="django", hooks=DjangoHooks)
+        lanes = Options.read().HTTP_LANES
+        self.bridge = bridge if bridge is not None else Bridge(lanes, name="django", hooks=DjangoHooks)
         self._upload_timeout = upload_timeout
         self._handler = Handler()
 
