@@ -113,10 +113,7 @@ class Watches:
         if user_id is not None:
             self.by_user[user_id].add(watch)
             if self._revoked.get(user_id, 0.0) > time.monotonic() - REMEMBERED:
-                # It may have been read before that was so.
-                control = this_loop().kept.get("control")
-                if control is not None:
-                    control.start_soon(recheck, [watch])
+                self._home.start_soon(recheck, [watch])  # it may have been read before that was so
 
     def note_revoked(self, user_id: str) -> None:
         """Remember that there is something about a user, for those who are being read now."""
@@ -212,6 +209,10 @@ class Rechecking:
 
     async def __call__(self, control: Control) -> None:
         """Do it for as long as the control channel is there."""
+        await self.run()
+
+    async def run(self) -> None:
+        """Do it until cancelled."""
         while True:
             await anyio.sleep(self._pause())
             try:

@@ -1,17 +1,13 @@
 """Sessions and users in consumers: nothing is read before it is asked for, and Django's own functions do the rest."""
 
-import importlib
-from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
 import anyio
 import pytest
 from django.conf import settings
-from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.core.exceptions import SynchronousOnlyOperation
-from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection
 from django.test import override_settings
 
 from trichannels.auth import AuthMiddlewareStack, get_user, login, logout
@@ -31,46 +27,11 @@ from trichannels.sessions import (
 from trichannels.testing import LiveServer
 from trichannels.testing.websocket import WebsocketCommunicator
 
-pytestmark = pytest.mark.server
+from .people import Counted, make_session, store, with_cookie
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("tables")]
 
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tables() -> Iterator[None]:
-    call_command("migrate", verbosity=0)
-    connections.close_all()
-    yield
-    call_command("flush", verbosity=0, interactive=False)
-    connections.close_all()
-
-
-def store(key: str | None = None) -> Any:
-    return importlib.import_module(settings.SESSION_ENGINE).SessionStore(key)
-
-
-def make_session(user: Any = None, **values: Any) -> str:
-    """Return the key of a session, in which a user may be logged in."""
-    session = store()
-    session.update(values)
-    if user is not None:
-        session[SESSION_KEY] = str(user.pk)
-        session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
-        session[HASH_SESSION_KEY] = user.get_session_auth_hash()
-    session.save()
-    return str(session.session_key)
-
-
-@pytest.fixture
-def ada() -> Iterator[Any]:
-    user = get_user_model().objects.create_user("ada", password="secret")
-    yield user
-    user.delete()
-    connections.close_all()
-
-
-def with_cookie(key: str) -> list[tuple[bytes, bytes]]:
-    return [(b"cookie", f"other=1; {settings.SESSION_COOKIE_NAME}={key}".encode())]
 
 
 def cookie_of(communicator: WebsocketCommunicator) -> Any:
@@ -80,17 +41,6 @@ def cookie_of(communicator: WebsocketCommunicator) -> Any:
         if name == b"set-cookie":
             cookies.load(value.decode())
     return cookies.get(settings.SESSION_COOKIE_NAME)
-
-
-class Counted:
-    """The queries that lanes make."""
-
-    def __init__(self) -> None:
-        self.queries: list[str] = []
-
-    def __call__(self, execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        self.queries.append(sql)
-        return execute(sql, params, many, context)
 
 
 # ---- users

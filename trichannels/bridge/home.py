@@ -4,6 +4,7 @@ A context variable says which it is, so it passes into lanes and onto islands, a
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from anyio.lowlevel import RunVar
 
 from ..exceptions import BridgeClosed
 from ..seam import loop_caller, loop_spawner, on_loop
+
+log = logging.getLogger("trichannels.bridge")
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +34,18 @@ class Home:
         """From any thread: have a plain function called on this loop, soon; nothing is done if the loop is over."""
         with suppress(RuntimeError):
             self._on_loop(func)
+
+    def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """From any thread: have something done on this loop, for which nobody waits. An error is logged."""
+
+        async def contained() -> None:
+            try:
+                await func(*args)
+            except Exception:
+                log.exception("what was to be done beside failed")
+
+        with suppress(RuntimeError):
+            self._spawn(Errand(contained, lambda: None).run)
 
     async def run(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
         """From another loop: run ``await func(*args)`` on this one and return its result; raises what it raises.

@@ -127,7 +127,7 @@ def blocking_layer(alias: str) -> Any:
 
 
 @contextmanager
-def test_configurations() -> Iterator[None]:
+def configurations_for_tests() -> Iterator[None]:
     """For the block, ``TEST_CONFIG`` takes the place of ``CONFIG``."""
     forget_layers()
     _CONFIGURED.testing = True
@@ -142,4 +142,7 @@ def after_commit(work: Callable[[], object], using: str | None) -> None:
     """Do it when Django's transaction is committed; an error is then logged, for what was committed stays so."""
     from django.db import transaction
 
-    transaction.on_commit(work, using=using, robust=True)
+    def send_after_commit() -> None:  # a partial has no name, which Django wants to log
+        work()
+
+    transaction.on_commit(send_after_commit, using=using, robust=True)
