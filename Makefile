@@ -10,7 +10,7 @@ TEST = .venv-test
 BENCH = .venv-bench
 BIN = $(TEST)/bin
 
-.PHONY: help demo test suite lint soak chaos bench bench-redis clean
+.PHONY: help demo test suite lint soak chaos bench bench-redis bench-django clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make chaos  1,000 faults on Redis servers, sentinels and clusters under load; ten minutes"
 	@echo "make bench  every figure of docs/performance.md, against the peers; an hour"
 	@echo "make bench-redis  the Redis layer, against channels_redis, Litestar and redis-benchmark"
+	@echo "make bench-django  Django on the bridge, against Channels, uvicorn and daphne; four minutes"
 	@echo "make clean  remove what these made"
 
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
@@ -50,6 +51,9 @@ bench-redis: $(BENCH)/.ready
 	$(BENCH)/bin/python -m benchmarks.redis_layer
 	$(BENCH)/bin/python -m benchmarks.redis_client
 	$(BENCH)/bin/python -m benchmarks.presence
+
+bench-django: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.django_bridge
 
 bench: $(BENCH)/.ready $(BENCH)/node
 	$(BENCH)/bin/python -m benchmarks.bench

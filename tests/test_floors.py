@@ -49,6 +49,7 @@ FLOORS = {
         "environ",
         "revocation",
         "sessions",
+        "status",
         "validity",
         "layers.anywhere",
         "layers.configured",

@@ -13,20 +13,20 @@ SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 JOINTS = {"HTTP_COOKIE": "; "}  # what stands between the values of a header that comes several times; else a comma
 
 
-def environ_of(scope: Scope, body: IO[bytes], size: int) -> dict[str, Any]:
+def environ_of(scope: Scope, body: IO[bytes], size: int, *, root: str | None = None) -> dict[str, Any]:
     """Return the environ of a request, or of a WebSocket's handshake.
 
-    ``body`` is to be read from its beginning, and has ``size`` bytes.
+    ``body`` is to be read from its beginning, and has ``size`` bytes. ``root`` stands in for the scope's ``root_path``.
     """
-    root, path = scope.get("root_path", ""), scope["path"]
-    if root and path.startswith(root):
+    root, path = (root or scope.get("root_path") or "").rstrip("/"), scope["path"]
+    if path == root or path.startswith(f"{root}/"):  # else it is a path whose prefix the server has left out
         path = path[len(root) :]
     host, port = scope.get("server") or ("unknown", 0)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope.get("method", "GET"),
         "SCRIPT_NAME": root.encode().decode("latin1"),
         "PATH_INFO": path.encode().decode("latin1"),
-        "QUERY_STRING": scope["query_string"].decode("latin1"),
+        "QUERY_STRING": scope.get("query_string", b"").decode("latin1"),
         "SERVER_NAME": host,
         "SERVER_PORT": "" if port is None else str(port),
         "SERVER_PROTOCOL": f"HTTP/{scope.get('http_version', '1.1')}",

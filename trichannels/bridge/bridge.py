@@ -18,6 +18,7 @@ from ..exceptions import BridgeClosed, BridgeSaturated, ConfigError
 from .ending import Ending, at_loop_end, forget
 from .hooks import Hooks
 from .lane import Call, Lane, frame_of, held_by, here
+from .only import or_only
 
 log = logging.getLogger("trichannels.bridge")
 
@@ -111,6 +112,8 @@ class Bridge:
         return await self._run(partial(func, *args, **kwargs), name_of(func), abandon=True)
 
     async def _run(self, work: Callable[[], T], name: str, *, abandon: bool) -> T:
+        if (only := or_only(self)) is not self:
+            return await only._run(work, name, abandon=abandon)
         frame = frame_of(self)
         result: T
         if frame is not None:  # never abandoned: who is above it needs the thread
@@ -133,6 +136,10 @@ class Bridge:
         ``atomic``: in a transaction of the database ``using``, which is rolled back if the block fails or is cancelled.
         What the task of the block runs on the bridge itself is done there too; tasks that it starts use the lease.
         """
+        if (only := or_only(self)) is not self:
+            async with only.lease(atomic=atomic, using=using) as lease:
+                yield lease
+            return
         name = "a lease" if not atomic else "a lease with a transaction"
         lane = await self._acquire(name)
         lease = Lease(lane, self)
@@ -230,6 +237,11 @@ class Bridge:
         )
 
     # ---- the end
+
+    def end(self) -> None:
+        """Let its threads end once they have nothing to do, and wait for those that have nothing; for tests."""
+        self._closed = True
+        self._loop_ended()
 
     def _loop_ended(self) -> None:
         """The event loop ends: so do the threads. Another loop may begin with new ones."""

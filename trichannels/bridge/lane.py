@@ -198,9 +198,18 @@ class Call:
 
 
 class Lane:
-    """One thread. It begins with the first call, and ends when it is told to ``end``."""
+    """One thread. It begins with the first call, and ends when it is told to ``end``.
 
-    def __init__(self, name: str, make_hooks: Callable[[], Hooks], interrupt_after: float) -> None:
+    With ``thread``, that one is to call ``serve``, which returns then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_hooks: Callable[[], Hooks],
+        interrupt_after: float,
+        thread: threading.Thread | None = None,
+    ) -> None:
         self.name, self._interrupt_after = name, interrupt_after
         self.calls: list[Call] = []  # that are under way: each of them asked for the next
         self.holder, self.since = "", 0.0
@@ -208,15 +217,17 @@ class Lane:
         self._make_hooks = make_hooks
         self._line: SimpleQueue[Call | None] = SimpleQueue()
         self._ending = False
-        self.thread = threading.Thread(target=self._main, name=name, daemon=True)
-        self.thread.start()
+        self.thread = thread or threading.Thread(target=self.serve, name=name, daemon=True)
+        if thread is None:
+            self.thread.start()
 
     def __repr__(self) -> str:
         return f"<Lane {self.name}, {f'held by {self.holder}' if self.holder else 'free'}>"
 
     # ---- in the thread
 
-    def _main(self) -> None:
+    def serve(self) -> None:
+        """Run what comes, until it is to end."""
         _HERE.lane = self
         while not self._ending:
             self._take_one()
@@ -225,6 +236,7 @@ class Lane:
                 self.hooks.close()
         except Exception:
             log.exception("%s could not be closed", self.name)
+        _HERE.lane = None
 
     def with_hooks(self) -> Hooks:
         """Return the hooks of this thread, made by the first call, which raises what that raises."""

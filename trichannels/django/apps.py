@@ -7,6 +7,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from .. import status  # noqa: F401 - which answers on the control channel
 from ..bridge import surround_with
 from ..control import controlled
 from ..db import DjangoHooks, install_loop_guard

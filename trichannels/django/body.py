@@ -19,7 +19,8 @@ async def read_body(
     ``in_memory``: bytes beyond which it goes to a file in ``folder``. ``patience``: seconds without anything, after
     which :class:`RequestTimeout` is raised; :class:`RequestAborted` if the client leaves.
     """
-    file = SpooledTemporaryFile(max_size=in_memory, mode="w+b", dir=folder)  # noqa: SIM115 - the caller closes it
+    spool = max(in_memory, 1)  # to a spooled file, 0 means that all of it stays in memory
+    file = SpooledTemporaryFile(max_size=spool, mode="w+b", dir=folder)  # noqa: SIM115 - the caller closes it
     size = 0
     try:
         while True:

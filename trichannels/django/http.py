@@ -5,15 +5,20 @@ async iterators run on an asyncio loop in another thread, an island, and are can
 waits for an upload, or for a client that is slow to take a response that is there.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
 import anyio
+from anyio import to_thread
+from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.handlers.exception import response_for_exception
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest, get_script_name
 from django.core.signals import request_finished, request_started
 from django.http import FileResponse, HttpResponseBase
 from django.urls import set_script_prefix
@@ -24,7 +29,15 @@ from ..bridge.island import current_island
 from ..db import DjangoHooks
 from ..environ import environ_of
 from ..events import Event, Headers, Receive, Scope, Send
-from ..exceptions import BridgeSaturated, ConfigError, ConnectionClosed, NoRoute, RequestAborted, RequestTimeout
+from ..exceptions import (
+    BridgeClosed,
+    BridgeSaturated,
+    ConfigError,
+    ConnectionClosed,
+    NoRoute,
+    RequestAborted,
+    RequestTimeout,
+)
 from ..nursery import collapsed
 from .body import read_body
 from .options import Options
@@ -32,6 +45,7 @@ from .options import Options
 log = logging.getLogger("trichannels.django")
 
 CHUNK = 65_536  # bytes of a response that are sent at once
+BODILESS = (204, 304)  # statuses of responses that have no body, RFC 9110
 
 
 class Request(WSGIRequest):  # type: ignore[misc, unused-ignore]
@@ -49,11 +63,12 @@ class Handler(WSGIHandler):  # type: ignore[misc, unused-ignore]
 
 
 class Answer(NamedTuple):
-    """A response that is to be sent: its content, or an async ``stream``."""
+    """A response that is to be sent: its content, or an async ``stream``, with the context variables that it wants."""
 
     start: Event
     content: bytes
     stream: Any = None
+    variables: dict[ContextVar[Any], Any] = {}  # noqa: RUF012 - never changed
 
 
 class DjangoHTTP:
@@ -64,13 +79,15 @@ class DjangoHTTP:
     anything of a request's body, after which it is answered with 408.
     """
 
+    handler_class: type[WSGIHandler] = Handler
+
     def __init__(self, *, bridge: Bridge | None = None, upload_timeout: float = 60.0) -> None:
         if isinstance(upload_timeout, bool) or not isinstance(upload_timeout, int | float) or upload_timeout <= 0:
             raise ConfigError(f"DjangoHTTP(upload_timeout=…) must be seconds above 0, not {upload_timeout!r}")
         lanes = Options.read().HTTP_LANES
         self.bridge = bridge if bridge is not None else Bridge(lanes, name="django", hooks=DjangoHooks)
         self._upload_timeout = upload_timeout
-        self._handler = Handler()
+        self._handler = self.handler_class()
 
     def __repr__(self) -> str:
         return f"<DjangoHTTP on {self.bridge!r}>"
@@ -95,7 +112,7 @@ class DjangoHTTP:
             await _refuse(send, 408, str(error))
             return
         with body, suppress(ConnectionClosed):  # the client has left
-            await self._serve(environ_of(scope, body, size), receive, send)
+            await self._serve(environ_of(scope, body, size, root=settings.FORCE_SCRIPT_NAME), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -128,7 +145,14 @@ class DjangoHTTP:
         finally:
             for response in open_streams:
                 with anyio.CancelScope(shield=True):
-                    await self.bridge.run(response.close)
+                    await self._close(response)
+
+    async def _close(self, response: Any) -> None:
+        """Close a stream, in a lane if one is free: what it holds must end in any case."""
+        try:
+            await self.bridge.run(response.close)
+        except (BridgeSaturated, BridgeClosed):
+            await to_thread.run_sync(response.close)
 
     # ---- in a lane
 
@@ -136,34 +160,97 @@ class DjangoHTTP:
         self, environ: dict[str, Any], send: Send, island: AsyncioIsland, open_streams: list[Any]
     ) -> Answer | None:
         """Let Django answer; send it, if it is a synchronous stream, or return it."""
-        head = environ["REQUEST_METHOD"] == "HEAD"
         with adopted(island):
-            set_script_prefix(environ["SCRIPT_NAME"] or "/")
+            before = copy_context()
+            set_script_prefix(get_script_name(environ))
             request_started.send(sender=Handler, environ=environ)
             try:
-                response = self._handler.get_response(Request(environ))
+                response = self._respond(Request(environ))
             except BaseException:
                 request_finished.send(sender=Handler)
                 checkpoint()  # who was cancelled need not hear of an error that came of that
                 raise
             response._handler_class = Handler
-            start = {"type": "http.response.start", "status": response.status_code, "headers": headers_of(response)}
-            if response.streaming and response.is_async and not head:
-                open_streams.append(response)
-                return Answer(start, b"", response)
             try:
-                if not response.streaming or head:
-                    return Answer(start, b"" if head else response.content)
-                _send_stream(send, start, response)
+                start = {"type": "http.response.start", "status": response.status_code, "headers": headers_of(response)}
+                if environ["REQUEST_METHOD"] == "HEAD" or response.status_code in BODILESS:
+                    return Answer(start, b"")
+                if not response.streaming:
+                    return Answer(start, response.content)
+                if response.is_async:
+                    answer = Answer(start, b"", response, _changed_since(before))
+                    open_streams.append(response)
+                    return answer
+                with _no_cancellation_of_ours():
+                    _send_stream(send, start, response)
             finally:
-                response.close()
+                if response not in open_streams:
+                    response.close()
         return None
+
+    def _respond(self, request: Request) -> Any:
+        try:
+            with _no_cancellation_of_ours():
+                return self._handler.get_response(request)
+        except SelfCancelled as error:
+            return response_for_exception(request, error)
+
+
+class SelfCancelled(RuntimeError):
+    """A view or a stream has raised ``asyncio.CancelledError``, though nobody has cancelled it."""
+
+
+@contextmanager
+def _no_cancellation_of_ours() -> Iterator[None]:
+    """In a lane: let no CancelledError out. Django takes no notice of it, and on the loop it would stop the server."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        checkpoint()
+        raise SelfCancelled("it was not cancelled, and raised CancelledError: has it awaited what was?") from error
+
+
+async def _chunks_of(stream: Any) -> AsyncIterator[bytes]:
+    """On the island: as ``_no_cancellation_of_ours`` for an async stream."""
+    try:
+        async with aclosing(aiter(stream)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise SelfCancelled("it was not cancelled, and raised CancelledError: has it awaited what was?") from error
+
+
+def _changed_since(before: Context) -> dict[ContextVar[Any], Any]:
+    """In a lane: what Django and the view have set, such as the language, as it is to be set on the island.
+
+    asgiref's own variables name the thread that they are for, so it is asked to bring them there.
+    """
+
+    async def there() -> Context:
+        return copy_context()
+
+    changed = [variable for variable, value in copy_context().items() if before.get(variable) is not value]
+    brought = async_to_sync(there)()
+    return {variable: brought[variable] for variable in changed if variable in brought}
+
+
+@contextmanager
+def _as_the_view_left_it(variables: dict[ContextVar[Any], Any], executor: LaneExecutor) -> Iterator[None]:
+    """In a task of the island that ends with the block."""
+    for variable, value in variables.items():
+        variable.set(value)
+    with in_lanes(executor):
+        yield
 
 
 async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, executor: LaneExecutor) -> None:
     """Send an async stream: it is iterated on the island, and no lane waits for it."""
     await send(answer.start)
-    async with island.iterating(answer.stream, partial(in_lanes, executor)) as chunks:
+    around = partial(_as_the_view_left_it, answer.variables, executor)
+    async with island.iterating(_chunks_of(answer.stream), around) as chunks:
         async for chunk in chunks:
             await _send_content(send, chunk, more=True)
     await send({"type": "http.response.body"})
@@ -172,7 +259,7 @@ async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, 
 def headers_of(response: HttpResponseBase) -> Headers:
     """Return a response's headers and cookies as ASGI has them."""
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
-    cookies = [(b"set-cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
+    cookies = [(b"set-cookie", cookie.OutputString().encode("latin1")) for cookie in response.cookies.values()]
     return headers + cookies
 
 

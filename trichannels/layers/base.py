@@ -463,6 +463,10 @@ class ChannelLayer(ABC):
     def groups_of(self, channel: str) -> tuple[str, ...]:
         """Return the groups that a channel of this process is in."""
 
+    def members(self) -> Mapping[str, int]:
+        """Return how many channels of this process are in each group, for those who look at it."""
+        return {}
+
     @abstractmethod
     def statistics(self) -> LayerStatistics:
         """Return what the layer holds and has counted."""

@@ -1,5 +1,6 @@
 """A layer with a switchboard: the half of it that is this process's own, whatever carries events between processes."""
 
+from collections.abc import Mapping
 from threading import get_ident
 from typing import Any
 
@@ -70,6 +71,9 @@ class BoardedLayer(ChannelLayer):
 
     def groups_of(self, channel: str) -> tuple[str, ...]:
         return tuple(sorted(self._board.memberships.get(channel, ()))) if self._board else ()
+
+    def members(self) -> Mapping[str, int]:
+        return {group: len(members) for group, members in self._board.groups.items()} if self._board else {}
 
     def statistics(self) -> LayerStatistics:
         board, ledger = self._board, self.ledger

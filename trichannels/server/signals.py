@@ -1,12 +1,16 @@
 """Signals, for the command line alone: ``serve()`` inside somebody's program leaves them to that program."""
 
+import atexit
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import trio
+
+LEEWAY_AT_EXIT = 2.0  # seconds that a server may take beyond its drain, before its program ends all the same
 
 PATIENCE_AFTER_INTERRUPT = (0.5, 0.0)
 """Seconds that the drain may take after the first and the second Ctrl-C; a third ends the process there and then."""
@@ -60,6 +64,25 @@ def obeyed_in_worker(stop: Callable[[float], None], drain_time: float) -> Iterat
 
     with _handled({signal.SIGTERM: obey}):
         yield
+
+
+@contextmanager
+def stopped_at_exit(stop: Callable[[float], None], drain_time: float) -> Iterator[None]:
+    """As :func:`obeyed_signals`, for a thread that is not the main one: when the program ends, the drain begins, and
+    the program waits for it.
+    """
+    token, thread = trio.lowlevel.current_trio_token(), threading.current_thread()
+
+    def at_exit() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(stop, drain_time)
+            thread.join(drain_time + LEEWAY_AT_EXIT)
+
+    atexit.register(at_exit)
+    try:
+        yield
+    finally:
+        atexit.unregister(at_exit)
 
 
 def interrupts_kill() -> None:

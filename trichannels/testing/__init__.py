@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .application import ApplicationCommunicator
+    from .cases import ChannelsLiveServerTestCase, on_test_thread, run_on_test_thread, shared_connections
     from .errors import (
         ApplicationEnded,
         Denial,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 HOMES = {
     "ApplicationCommunicator": "application",
     "ApplicationEnded": "errors",
+    "ChannelsLiveServerTestCase": "cases",
     "Denial": "errors",
     "FaultInjected": "errors",
     "FaultyLayer": "faults",
@@ -37,11 +39,15 @@ HOMES = {
     "TooManyEvents": "errors",
     "UnexpectedEvent": "errors",
     "WebsocketCommunicator": "websocket",
+    "on_test_thread": "cases",
+    "run_on_test_thread": "cases",
+    "shared_connections": "cases",
 }
 
 __all__ = [
     "ApplicationCommunicator",
     "ApplicationEnded",
+    "ChannelsLiveServerTestCase",
     "Denial",
     "FaultInjected",
     "FaultyLayer",
@@ -53,6 +59,9 @@ __all__ = [
     "TooManyEvents",
     "UnexpectedEvent",
     "WebsocketCommunicator",
+    "on_test_thread",
+    "run_on_test_thread",
+    "shared_connections",
 ]
 
 
