@@ -246,6 +246,7 @@ class SyncConsumer(AsyncConsumer):
     changes nothing.
     """
 
+    channel_layer: AnywhereLayer  # type: ignore[assignment]
     _sync: ClassVar[bool] = True
 
     async def dispatch(self, message: Event) -> None:

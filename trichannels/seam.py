@@ -6,7 +6,8 @@ A bare reschedule costs a fifth of a stream between two tasks, and an inbox is w
 import asyncio
 import contextvars
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import anyio
@@ -17,6 +18,7 @@ from sniffio import AsyncLibraryNotFoundError, current_async_library  # trio bri
 __all__ = [
     "HostTask",
     "Wake",
+    "as_plain_code",
     "backend",
     "being_cancelled",
     "breathe",
@@ -43,6 +45,20 @@ def on_loop() -> bool:
     The thread is asked, not the context, as ``backend()`` does: contexts are copied into threads.
     """
     return trio.lowlevel.in_trio_task() or asyncio._get_running_loop() is not None
+
+
+@contextmanager
+def as_plain_code() -> Iterator[None]:
+    """For the block, let the calling thread look as if no asyncio loop ran in it: for what is kept by thread.
+
+    asgiref's ``Local`` keeps other values for tasks of asyncio than for the thread that they run in.
+    """
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 def loop_caller() -> Callable[[Callable[[], object]], object]:

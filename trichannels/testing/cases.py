@@ -25,7 +25,7 @@ from ..bridge.only import only_bridge
 from ..events import ASGIApp, Receive, Scope, Send
 from ..layers.configured import configurations_for_tests
 from ..routing import get_default_application
-from ..seam import on_loop
+from ..seam import as_plain_code, on_loop
 from .live import LiveServer
 
 P = ParamSpec("P")
@@ -51,7 +51,8 @@ class LentConnections(Hooks):
 @contextmanager
 def lent_connections() -> Iterator[Mapping[str, Any]]:
     """For the block, let other threads use the connections of this one; gives those that are lent, by alias."""
-    lent = {alias: connections[alias] for alias in connections}
+    with as_plain_code():
+        lent = {alias: connections[alias] for alias in connections}
     for connection in lent.values():
         connection.inc_thread_sharing()
     try:
@@ -140,7 +141,7 @@ def on_test_thread(func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     def test(*args: P.args, **kwargs: P.kwargs) -> T:
         return run_on_test_thread(partial(func, *args, **kwargs))
 
-    del test.__wrapped__  # type: ignore[attr-defined] # else pytest and Django look through, and find an async test
+    del test.__wrapped__  # else pytest and Django look through, and find an async test
     return test
 
 
