@@ -8,14 +8,14 @@ is the lane (``on_test_thread``). Both leave one lane, and so one query at a tim
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial, wraps
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import anyio
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
+from django.db import connections, transaction
 from django.test import TransactionTestCase
 from django.test.utils import modify_settings
 
@@ -35,7 +35,15 @@ T = TypeVar("T")
 # ---- the lane has the test's connections
 
 
-class LentConnections(Hooks):
+class TestHooks(Hooks):
+    """Leaves a test's connections alone: they are in its transaction, and the test ends them."""
+
+    def transaction(self, using: str | None) -> AbstractContextManager[object]:
+        block: AbstractContextManager[object] = transaction.atomic(using=using)
+        return block
+
+
+class LentConnections(TestHooks):
     """Lets its lane use the connections of another thread."""
 
     def __init__(self, lent: Mapping[str, Any]) -> None:
@@ -89,7 +97,7 @@ class OneThread(Bridge):
 
     def __init__(self) -> None:
         super().__init__(1, name="test thread")
-        self.lane = Lane("the test's thread", Hooks, 5.0, thread=threading.current_thread())
+        self.lane = Lane("the test's thread", TestHooks, 5.0, thread=threading.current_thread())
 
     def _new_lane(self, places: anyio.Semaphore) -> Lane:
         self._lanes.append(self.lane)
