@@ -10,11 +10,12 @@ TEST = .venv-test
 BENCH = .venv-bench
 BIN = $(TEST)/bin
 
-.PHONY: help demo test suite lint soak chaos bench bench-redis bench-django clean
+.PHONY: help demo demo-django test suite lint soak chaos bench bench-redis bench-django clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   serve the chat on http://127.0.0.1:8000"
+	@echo "make demo-django  serve a Django project with a chat, and two users to log in as"
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
@@ -27,6 +28,12 @@ help:
 # At a terminal, job control gives Ctrl-C to the demo alone, so that make reports the demo's own exit code.
 demo: $(DEMO)/.ready
 	@if [ -t 0 ]; then set -m; $(DEMO)/bin/trichannels demo; else exec $(DEMO)/bin/trichannels demo; fi
+
+# A database of its own, made once. DATABASE=postgresql://… and REDIS=redis://… take the place of SQLite and of memory.
+demo-django: $(DEMO)/.ready
+	@[ -z "$$DATABASE" ] || $(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check 'psycopg[binary]'
+	@cd examples/django_chat && python=$(CURDIR)/$(DEMO)/bin/python && $$python manage.py migrate --verbosity 0 \
+		&& $$python manage.py seed && exec $$python manage.py runserver $(ADDRESS)
 
 test: $(TEST)/.ready
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ./.ci/suite
@@ -63,7 +70,7 @@ $(BENCH)/node: $(BENCH)/.ready
 	@mkdir -p $@
 	@command -v npm >/dev/null && npm install --silent --no-audit --no-fund --prefix $@ ws@8 || echo "Node's ws is left out: npm could not get it"
 
-$(DEMO)/.ready: EXTRA = serve
+$(DEMO)/.ready: EXTRA = django,redis,serve
 $(TEST)/.ready: EXTRA = dev
 $(BENCH)/.ready: EXTRA = bench
 $(DEMO)/.ready $(TEST)/.ready $(BENCH)/.ready: pyproject.toml

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -135,11 +135,13 @@ def use_database_bridge(bridge: Bridge) -> None:
 
 
 @overload
-def database_sync_to_async(func: Callable[P, T], *, thread_sensitive: bool = ...) -> Callable[P, Awaitable[T]]: ...
+def database_sync_to_async(
+    func: Callable[P, T], *, thread_sensitive: bool = ...
+) -> Callable[P, Coroutine[Any, Any, T]]: ...
 @overload
 def database_sync_to_async(
     func: None = None, *, thread_sensitive: bool = ...
-) -> Callable[[Callable[P, T]], Callable[P, Awaitable[T]]]: ...
+) -> Callable[[Callable[P, T]], Callable[P, Coroutine[Any, Any, T]]]: ...
 def database_sync_to_async(func: Callable[P, T] | None = None, *, thread_sensitive: bool = True) -> Any:
     """Make a function that uses the ORM awaitable: it runs in a lane of the database's bridge. As a decorator, too.
 

@@ -1,12 +1,14 @@
 """Django is set up before any of these tests is read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ..database.postgres import PostgresProcess
 from .configured import POSTGRES_PORT, configure
+from .programs import copy_of_the_example
 
 configure()
 
@@ -43,3 +45,9 @@ def ada(tables: None) -> Iterator[Any]:
     yield user
     users.filter(username="ada").delete()
     connections.close_all()
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the example project, with a seeded database."""
+    return copy_of_the_example(tmp_path_factory.mktemp("example") / "django_chat")

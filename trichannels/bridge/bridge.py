@@ -415,11 +415,11 @@ def call_soon(func: Callable[..., T], /, *args: Any) -> T:
 
 
 @overload
-def sync_to_async(func: Callable[P, T], *, thread_sensitive: bool = ...) -> Callable[P, Awaitable[T]]: ...
+def sync_to_async(func: Callable[P, T], *, thread_sensitive: bool = ...) -> Callable[P, Coroutine[Any, Any, T]]: ...
 @overload
 def sync_to_async(
     func: None = None, *, thread_sensitive: bool = ...
-) -> Callable[[Callable[P, T]], Callable[P, Awaitable[T]]]: ...
+) -> Callable[[Callable[P, T]], Callable[P, Coroutine[Any, Any, T]]]: ...
 def sync_to_async(func: Callable[P, T] | None = None, *, thread_sensitive: bool = True) -> Any:
     """Make a blocking function awaitable: it runs in a thread of the running loop's bridge. As a decorator, too.
 
@@ -429,7 +429,7 @@ def sync_to_async(func: Callable[P, T] | None = None, *, thread_sensitive: bool 
     return sync_to_async if func is None else awaitable_on(current_bridge, func)
 
 
-def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Return an async function that runs ``func`` on whichever bridge there is when it is called."""
 
     @wraps(func)
