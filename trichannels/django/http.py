@@ -7,7 +7,7 @@ waits for an upload, or for a client that is slow to take a response that is the
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
@@ -45,7 +45,7 @@ from .options import Options
 log = logging.getLogger("trichannels.django")
 
 CHUNK = 65_536  # bytes of a response that are sent at once
-BODILESS = (204, 304)  # statuses of responses that have no body, RFC 9110
+BODILESS = (204, 304)  # statuses of responses that have no body (RFC 9110), nor the length of one: it breaks HTTP/2
 
 
 class Request(WSGIRequest):  # type: ignore[misc, unused-ignore]
@@ -199,6 +199,10 @@ class DjangoHTTP:
 class SelfCancelled(RuntimeError):
     """A view or a stream has raised ``asyncio.CancelledError``, though nobody has cancelled it."""
 
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("it raised CancelledError, though nobody has cancelled it: has it awaited what was cancelled?")
+        self.__cause__ = error
+
 
 @contextmanager
 def _no_cancellation_of_ours() -> Iterator[None]:
@@ -207,11 +211,11 @@ def _no_cancellation_of_ours() -> Iterator[None]:
         yield
     except asyncio.CancelledError as error:
         checkpoint()
-        raise SelfCancelled("it was not cancelled, and raised CancelledError: has it awaited what was?") from error
+        raise SelfCancelled(error) from error
 
 
-async def _chunks_of(stream: Any) -> AsyncIterator[bytes]:
-    """On the island: as ``_no_cancellation_of_ours`` for an async stream."""
+async def _chunks_of(stream: Any) -> AsyncGenerator[bytes | Exception, None]:
+    """On the island: the chunks of an async stream, then its error, so that this comes after what was before it."""
     try:
         async with aclosing(aiter(stream)) as chunks:
             async for chunk in chunks:
@@ -220,7 +224,51 @@ async def _chunks_of(stream: Any) -> AsyncIterator[bytes]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise SelfCancelled("it was not cancelled, and raised CancelledError: has it awaited what was?") from error
+        yield SelfCancelled(error)
+    except Exception as error:  # noqa: BLE001 - raised by who takes it
+        yield error
+    finally:
+        # Django leaves the project's own iterator to the garbage collector: too late for what it holds.
+        close = getattr(getattr(stream, "_iterator", None), "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _in_a_task(items: AsyncGenerator[bytes | Exception, None]) -> AsyncIterator[bytes | Exception]:
+    """On the island: iterate in a task that is asyncio's own. It is cancelled once, and may await while it cleans up.
+
+    One that anyio has made would be cancelled again at each await, unlike an async view.
+    """
+    line: asyncio.Queue[Any] = asyncio.Queue()
+    room, end, left = asyncio.Semaphore(1), object(), asyncio.Event()
+
+    async def run() -> None:
+        try:
+            async with aclosing(items) as each:
+                async for item in each:
+                    await room.acquire()
+                    if left.is_set():
+                        if isinstance(item, Exception):
+                            raise item
+                        break
+                    line.put_nowait(item)
+        except Exception:
+            log.exception("a stream has failed after its client had left")
+        finally:
+            line.put_nowait(end)
+
+    task = asyncio.create_task(run())
+    try:
+        while (item := await line.get()) is not end:
+            room.release()
+            yield item
+        await task
+    finally:
+        left.set()
+        room.release()
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])
 
 
 def _changed_since(before: Context) -> dict[ContextVar[Any], Any]:
@@ -250,8 +298,10 @@ async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, 
     """Send an async stream: it is iterated on the island, and no lane waits for it."""
     await send(answer.start)
     around = partial(_as_the_view_left_it, answer.variables, executor)
-    async with island.iterating(_chunks_of(answer.stream), around) as chunks:
+    async with island.iterating(_in_a_task(_chunks_of(answer.stream)), around) as chunks:
         async for chunk in chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
             await _send_content(send, chunk, more=True)
     await send({"type": "http.response.body"})
 
@@ -259,6 +309,8 @@ async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, 
 def headers_of(response: HttpResponseBase) -> Headers:
     """Return a response's headers and cookies as ASGI has them."""
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    if response.status_code in BODILESS:
+        headers = [header for header in headers if header[0] != b"content-length"]
     cookies = [(b"set-cookie", cookie.OutputString().encode("latin1")) for cookie in response.cookies.values()]
     return headers + cookies
 
