@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -129,7 +128,8 @@ async def soak(sockets: int, rounds: int, restarts: int, seed: int = 1) -> Tally
             if process.poll() is None:
                 process.kill()
             process.wait()
-            process.stdout.close()
+            if process.stdout is not None:
+                process.stdout.close()
         _judge(database, tally, errors.read_text(), process.returncode)
     return tally
 
@@ -174,12 +174,9 @@ async def _watch(database: PostgresProcess, tally: Tally) -> None:
         except Exception:  # noqa: BLE001 - it restarts
             continue
         tally.counts["most sessions"] = max(tally.counts["most sessions"], len(rows))
-        now = {(pid, began) for pid, state, began in rows if state == "idle in transaction"}
-        tally.faults += [f"session {pid} stays idle in a transaction" for pid, _ in now & idle]  # type: ignore[misc]
-        idle = now  # type: ignore[assignment]
-
-
-EXPECTED = re.compile(r"terminating connection|server closed|closed the connection|connection failed|starting up|shut")
+        now: set[object] = {(pid, began) for pid, state, began in rows if state == "idle in transaction"}
+        tally.faults += [f"{session} stays idle in a transaction" for session in now & idle]
+        idle = now
 
 
 def _judge(database: PostgresProcess, tally: Tally, errors: str, code: int | None) -> None:

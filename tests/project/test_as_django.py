@@ -664,7 +664,7 @@ async def test_a_stream_that_fails_when_its_client_has_left_is_logged(caplog: py
         await until(lambda: "begun" in events)
         await request.send_input({"type": "http.disconnect"})
     (record,) = logged(caplog)
-    assert record.name == "trichannels.django"
+    assert record.name == "trichannels.bridge"
     assert record.exc_info is not None
     assert record.exc_info[1] is asgi_urls.ERRORS["value"]
     assert events == ["begun", "closed"]

@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from asgiref.sync import AsyncToSync, SyncToAsync
+from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
 
 from ..seam import loop_caller
 from .bridge import Bridge
@@ -136,3 +136,26 @@ def in_lanes(executor: LaneExecutor) -> Iterator[None]:
         yield
     finally:
         executors.current = None
+
+
+def changed_since(before: Context) -> dict[ContextVar[Any], Any]:
+    """In a lane: what Django and the view have set, such as the language, as it is to be set on the island.
+
+    asgiref's own variables name the thread that they are for, so it is asked to bring them there.
+    """
+
+    async def there() -> Context:
+        return copy_context()
+
+    changed = [variable for variable, value in copy_context().items() if before.get(variable) is not value]
+    brought = async_to_sync(there)()
+    return {variable: brought[variable] for variable in changed if variable in brought}
+
+
+@contextmanager
+def as_left(variables: dict[ContextVar[Any], Any], executor: LaneExecutor) -> Iterator[None]:
+    """In a task of the island that ends with the block: let these be set, and ``sync_to_async`` run in lanes."""
+    for variable, value in variables.items():
+        variable.set(value)
+    with in_lanes(executor):
+        yield

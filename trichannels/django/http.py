@@ -5,17 +5,15 @@ async iterators run on an asyncio loop in another thread, an island, and are can
 waits for an upload, or for a client that is slow to take a response that is there.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from contextvars import Context, ContextVar, copy_context
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.handlers.exception import response_for_exception
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest, get_script_name
@@ -24,8 +22,9 @@ from django.http import FileResponse, HttpResponseBase
 from django.urls import set_script_prefix
 
 from ..bridge import AsyncioIsland, Bridge, call, checkpoint
-from ..bridge.adoption import LaneExecutor, adopted, in_lanes
+from ..bridge.adoption import LaneExecutor, adopted, as_left, changed_since
 from ..bridge.island import current_island
+from ..bridge.streams import SelfCancelled, chunks_of, in_a_task, no_stray_cancellation
 from ..db import DjangoHooks
 from ..environ import environ_of
 from ..events import Event, Headers, Receive, Scope, Send
@@ -178,10 +177,10 @@ class DjangoHTTP:
                 if not response.streaming:
                     return Answer(start, response.content)
                 if response.is_async:
-                    answer = Answer(start, b"", response, _changed_since(before))
+                    answer = Answer(start, b"", response, changed_since(before))
                     open_streams.append(response)
                     return answer
-                with _no_cancellation_of_ours():
+                with no_stray_cancellation():
                     _send_stream(send, start, response)
             finally:
                 if response not in open_streams:
@@ -190,115 +189,17 @@ class DjangoHTTP:
 
     def _respond(self, request: Request) -> Any:
         try:
-            with _no_cancellation_of_ours():
+            with no_stray_cancellation():
                 return self._handler.get_response(request)
         except SelfCancelled as error:
             return response_for_exception(request, error)
 
 
-class SelfCancelled(RuntimeError):
-    """A view or a stream has raised ``asyncio.CancelledError``, though nobody has cancelled it."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__("it raised CancelledError, though nobody has cancelled it: has it awaited what was cancelled?")
-        self.__cause__ = error
-
-
-@contextmanager
-def _no_cancellation_of_ours() -> Iterator[None]:
-    """In a lane: let no CancelledError out. Django takes no notice of it, and on the loop it would stop the server."""
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        checkpoint()
-        raise SelfCancelled(error) from error
-
-
-async def _chunks_of(stream: Any) -> AsyncGenerator[bytes | Exception, None]:
-    """On the island: the chunks of an async stream, then its error, so that this comes after what was before it."""
-    try:
-        async with aclosing(aiter(stream)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        yield SelfCancelled(error)
-    except Exception as error:  # noqa: BLE001 - raised by who takes it
-        yield error
-    finally:
-        # Django leaves the project's own iterator to the garbage collector: too late for what it holds.
-        close = getattr(getattr(stream, "_iterator", None), "aclose", None)
-        if close is not None:
-            await close()
-
-
-async def _in_a_task(items: AsyncGenerator[bytes | Exception, None]) -> AsyncIterator[bytes | Exception]:
-    """On the island: iterate in a task that is asyncio's own. It is cancelled once, and may await while it cleans up.
-
-    One that anyio has made would be cancelled again at each await, unlike an async view.
-    """
-    line: asyncio.Queue[Any] = asyncio.Queue()
-    room, end, left = asyncio.Semaphore(1), object(), asyncio.Event()
-
-    async def run() -> None:
-        try:
-            async with aclosing(items) as each:
-                async for item in each:
-                    await room.acquire()
-                    if left.is_set():
-                        if isinstance(item, Exception):
-                            raise item
-                        break
-                    line.put_nowait(item)
-        except Exception:
-            log.exception("a stream has failed after its client had left")
-        finally:
-            line.put_nowait(end)
-
-    task = asyncio.create_task(run())
-    try:
-        while (item := await line.get()) is not end:
-            room.release()
-            yield item
-        await task
-    finally:
-        left.set()
-        room.release()
-        task.cancel()
-        with anyio.CancelScope(shield=True):
-            await asyncio.wait([task])
-
-
-def _changed_since(before: Context) -> dict[ContextVar[Any], Any]:
-    """In a lane: what Django and the view have set, such as the language, as it is to be set on the island.
-
-    asgiref's own variables name the thread that they are for, so it is asked to bring them there.
-    """
-
-    async def there() -> Context:
-        return copy_context()
-
-    changed = [variable for variable, value in copy_context().items() if before.get(variable) is not value]
-    brought = async_to_sync(there)()
-    return {variable: brought[variable] for variable in changed if variable in brought}
-
-
-@contextmanager
-def _as_the_view_left_it(variables: dict[ContextVar[Any], Any], executor: LaneExecutor) -> Iterator[None]:
-    """In a task of the island that ends with the block."""
-    for variable, value in variables.items():
-        variable.set(value)
-    with in_lanes(executor):
-        yield
-
-
 async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, executor: LaneExecutor) -> None:
     """Send an async stream: it is iterated on the island, and no lane waits for it."""
     await send(answer.start)
-    around = partial(_as_the_view_left_it, answer.variables, executor)
-    async with island.iterating(_in_a_task(_chunks_of(answer.stream)), around) as chunks:
+    around = partial(as_left, answer.variables, executor)
+    async with island.iterating(in_a_task(chunks_of(answer.stream)), around) as chunks:
         async for chunk in chunks:
             if isinstance(chunk, Exception):
                 raise chunk
