@@ -19,6 +19,7 @@ help:
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
+	@echo "make soak-django  2,000 sockets that write to PostgreSQL while clients vanish and it restarts; a minute or two"
 	@echo "make chaos  1,000 faults on Redis servers, sentinels and clusters under load; ten minutes"
 	@echo "make bench  every figure of docs/performance.md, against the peers; an hour"
 	@echo "make bench-redis  the Redis layer, against channels_redis, Litestar and redis-benchmark"
@@ -45,6 +46,9 @@ lint: $(TEST)/.ready
 
 soak: $(TEST)/.ready
 	$(BIN)/python benchmarks/soak.py --connects 10000
+
+soak-django: $(TEST)/.ready
+	$(BIN)/python -m tests.database.soak
 
 # Each prints its seed, and what it counted; the first one that finds anything wrong ends the rest.
 chaos: $(TEST)/.ready

@@ -1,8 +1,9 @@
 """The body of a request, as a file that blocking code can read: in memory, or on disk where it is long."""
 
 from collections.abc import Awaitable, Callable
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from io import BytesIO
+from tempfile import TemporaryFile
+from typing import IO
 
 import anyio
 from anyio import to_thread
@@ -19,28 +20,60 @@ async def read_body(
     ``in_memory``: bytes beyond which it goes to a file in ``folder``. ``patience``: seconds without anything, after
     which :class:`RequestTimeout` is raised; :class:`RequestAborted` if the client leaves.
     """
-    spool = max(in_memory, 1)  # to a spooled file, 0 means that all of it stays in memory
-    file = SpooledTemporaryFile(max_size=spool, mode="w+b", dir=folder)  # noqa: SIM115 - the caller closes it
-    size = 0
+    body = Body(in_memory, folder)
     try:
-        while True:
-            event: Any = None
-            with anyio.move_on_after(patience):
-                event = await receive()
-            if event is None:
-                raise RequestTimeout(f"nothing of the request's body came for {patience:g} s")
-            if event["type"] == "http.disconnect":
-                raise RequestAborted("the client left before its request was complete")
-            if chunk := event.get("body"):
-                size += len(chunk)
-                if size <= in_memory:
-                    file.write(chunk)
-                else:
-                    await to_thread.run_sync(file.write, chunk)
-            if not event.get("more_body"):
-                break
-        file.seek(0)
+        more = True
+        while more:
+            event = await _next(receive, patience)
+            await body.add(event.get("body") or b"")
+            more = event.get("more_body", False)
+        return body.as_file(), body.size
     except BaseException:
-        file.close()
+        body.close()
         raise
-    return file, size  # type: ignore[return-value, unused-ignore]
+
+
+async def _next(receive: Callable[[], Awaitable[Event]], patience: float) -> Event:
+    with anyio.move_on_after(patience):
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise RequestAborted("the client left before its request was complete")
+        return event
+    raise RequestTimeout(f"nothing of the request's body came for {patience:g} s")
+
+
+class Body:
+    """What has come of it so far. In memory it stays in the pieces that came: to join them as they come costs twice."""
+
+    def __init__(self, in_memory: int, folder: str | None) -> None:
+        self._in_memory, self._folder = in_memory, folder
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self.size = 0
+
+    async def add(self, piece: bytes) -> None:
+        """Take one more piece; what goes to the disk is written in a thread."""
+        self.size += len(piece)
+        if self.size <= self._in_memory:
+            self._pieces.append(piece)
+        elif piece:
+            await to_thread.run_sync(self._write, piece)
+
+    def _write(self, piece: bytes) -> None:
+        if self._file is None:
+            self._file = TemporaryFile("w+b", dir=self._folder)  # noqa: SIM115 - whoever gets it closes it
+            self._file.writelines(self._pieces)
+            self._pieces.clear()
+        self._file.write(piece)
+
+    def as_file(self) -> IO[bytes]:
+        """Return it, at its beginning."""
+        if self._file is None:
+            return BytesIO(b"".join(self._pieces))
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        """Let it go."""
+        if self._file is not None:
+            self._file.close()
