@@ -126,13 +126,22 @@ async def test_what_is_done_on_commit_is_done_once_it_is_committed(alias: str) -
 # ---- connections
 
 
-async def test_sessions_are_no_more_than_lanes_and_end_with_the_bridge(postgres: PostgresProcess) -> None:
-    before = len(postgres.sessions())
+@pytest.mark.parametrize(("alias", "least"), [("pg", 1), ("pg_each", 0), ("pg_pool", 1)])
+async def test_sessions_are_no_more_than_lanes_and_end_with_the_bridge(
+    postgres: PostgresProcess, alias: str, least: int
+) -> None:
+    before, most = len(postgres.sessions()), 0
     async with Bridge(5, hooks=DjangoHooks) as bridge:
         async with anyio.create_task_group() as group:
-            for _ in range(500):
-                group.start_soon(bridge.run, query, "pg")
-        assert 1 <= len(postgres.sessions()) - before <= 5
+            for n in range(500):
+                group.start_soon(bridge.run, query, alias)
+                if not n % 50:
+                    most = max(most, len(await anyio.to_thread.run_sync(postgres.sessions)))
+        most = max(most, len(postgres.sessions()))
+        assert least <= len(postgres.sessions()) - before
+    assert most - before <= 5
+    if alias == "pg_pool":
+        connections[alias].close_pool()  # which is the process's, not the bridge's
     await until(lambda: len(postgres.sessions()) == before)
 
 

@@ -24,6 +24,17 @@ def configure() -> None:
                 "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": POSTGRES_PORT,
                 "USER": "postgres", "NAME": "postgres", "CONN_MAX_AGE": 60, "OPTIONS": {"application_name": "tests"},
             },
+            # The same, with a connection for each call, and with a pool of connections.
+            "pg_each": {
+                "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": POSTGRES_PORT,
+                "USER": "postgres", "NAME": "postgres", "OPTIONS": {"application_name": "tests"},
+                "TEST": {"MIRROR": "pg"},
+            },
+            "pg_pool": {
+                "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1", "PORT": POSTGRES_PORT,
+                "USER": "postgres", "NAME": "postgres", "TEST": {"MIRROR": "pg"},
+                "OPTIONS": {"application_name": "tests", "pool": {"min_size": 1, "max_size": 20}},
+            },
         },
         INSTALLED_APPS=[
             "trichannels.django", "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions",
