@@ -32,6 +32,7 @@ REVOKE = "trichannels.revoke"  # the type of the event
 WATCHES = "watches"  # under which a loop keeps them
 CODE = 4401
 REMEMBERED = 60.0  # seconds for which it is known who was revoked, for those who are being read just then
+MOST_REMEMBERED = 10_000
 LOGGED_OUT, OVER, NO_MORE = "logged out", "the session is over", "not allowed any more"
 
 
@@ -120,7 +121,7 @@ class Watches:
         now = time.monotonic()
         self._revoked[user_id] = now
         self._revoked.move_to_end(user_id)
-        while next(iter(self._revoked.values())) < now - REMEMBERED:
+        while len(self._revoked) > MOST_REMEMBERED or next(iter(self._revoked.values())) < now - REMEMBERED:
             self._revoked.popitem(last=False)
 
     @contextmanager
@@ -271,9 +272,14 @@ def _logged_out(sender: object, request: Any = None, **more: object) -> None:
 
 
 def _saved(
-    sender: object, instance: Any, created: bool = False, update_fields: Iterable[str] | None = None, **more: object
+    sender: object,
+    instance: Any,
+    created: bool = False,
+    raw: bool = False,
+    update_fields: Iterable[str] | None = None,
+    **more: object,
 ) -> None:
-    if not created and (update_fields is None or {"password", "is_active"} & set(update_fields)):
+    if not created and not raw and (update_fields is None or {"password", "is_active"} & set(update_fields)):
         _signalled({"user": str(instance.pk), "recheck": True})
 
 
@@ -304,7 +310,14 @@ def connect_signals() -> None:
             post_delete.connect(_deleted, sender=model, dispatch_uid="trichannels.revocation")
 
 
+async def _recheck_all(control: Control, event: Mapping[str, Any]) -> None:
+    """Something may have been said on the control channel that was not heard."""
+    await recheck(watches().known)
+
+
 hear(REVOKE, _revoke)
+hear("layer.dropped", _recheck_all)
+hear("layer.resync", _recheck_all)
 
 
 def recheck_every(seconds: float) -> None:

@@ -320,7 +320,7 @@ async def wait_in_stream(request: HttpRequest) -> StreamingHttpResponse:
             events.append("cancelled")
             raise
         finally:
-            await asyncio.sleep(0.001)
+            await sync_to_async(one_query)()  # which cleaning up may do, though the client has left
             events.append("stream ended")
 
     return CountedStream(chunks())
@@ -353,6 +353,11 @@ async def failing_cleanup(request: HttpRequest) -> StreamingHttpResponse:
             raise ERRORS["value"]
 
     return CountedStream(chunks())
+
+
+def one_query() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("select 1")
 
 
 def wait_in_sync_stream(request: HttpRequest) -> StreamingHttpResponse:

@@ -90,6 +90,7 @@ def test_runserver_serves_pages_static_files_and_sockets_and_tells_of_them(chat:
         assert program.end() == 0
 
 
+@pytest.mark.once
 def test_runserver_begins_anew_when_a_file_changes_and_says_goodbye(chat: Path) -> None:
     port = free_port()
     with Program("manage.py", "runserver", str(port), folder=chat) as program:
@@ -123,6 +124,7 @@ def _open_socket(chat: Path, url: str) -> Iterator[Any]:
         yield socket
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("reload", [[], ["--noreload"]])
 def test_a_port_that_is_taken_is_one_line_and_code_2(chat: Path, reload: list[str]) -> None:
     import socket
@@ -136,6 +138,7 @@ def test_a_port_that_is_taken_is_one_line_and_code_2(chat: Path, reload: list[st
             assert program.process.wait(30) == 2
 
 
+@pytest.mark.once
 def test_without_an_application_of_its_own_http_is_served(chat: Path) -> None:
     settings = chat / "chatsite" / "settings.py"
     settings.write_text(settings.read_text().replace("ASGI_APPLICATION", "NOT_THE_APPLICATION"))
@@ -145,6 +148,7 @@ def test_without_an_application_of_its_own_http_is_served(chat: Path) -> None:
         assert get(f"{url}/static/chat/room.js")[0] == 404
 
 
+@pytest.mark.once
 def test_a_wrong_application_is_one_line_and_code_2(chat: Path) -> None:
     settings = chat / "chatsite" / "settings.py"
     settings.write_text(settings.read_text().replace("chatsite.asgi.application", "chatsite.agsi.application"))
@@ -166,6 +170,7 @@ def test_runworker_works_on_jobs_and_drains(redis: RedisProcess) -> None:
             assert program.end() == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -309,6 +314,7 @@ def test_a_live_server(client):
 """
 
 
+@pytest.mark.once
 def test_pytest_django(chat: Path) -> None:
     pytest.importorskip("pytest_django")
     (chat / "test_rooms.py").write_text(PYTEST)

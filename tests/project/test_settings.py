@@ -181,6 +181,7 @@ def test_asgirefs_async_to_sync_in_plain_code_sends(redis: RedisProcess) -> None
     assert hear_one(redis, lambda: async_to_sync(layer.group_send)("room", event)) == "2"
 
 
+@pytest.mark.once
 def test_after_a_fork_both_send(redis: RedisProcess) -> None:
     code = f"""
 import os
@@ -350,6 +351,7 @@ PG = "django.db.backends.postgresql"
 AUTH = ["django.contrib.contenttypes", "django.contrib.auth"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("apps", "databases", "options", "expected"),
     [
@@ -384,6 +386,7 @@ def test_a_project_as_a_whole_is_looked_at(apps: Any, databases: Any, options: A
     assert told.stdout.strip() == expected, told.stderr
 
 
+@pytest.mark.once
 def test_channels_and_daphne_beside_us_are_warned_of(tmp_path: Any) -> None:
     for name in ("channels", "daphne"):
         (tmp_path / name).mkdir()
@@ -396,6 +399,7 @@ def test_channels_and_daphne_beside_us_are_warned_of(tmp_path: Any) -> None:
     assert told.stdout.strip() == "['trichannels.W001', 'trichannels.W001']", told.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -19,6 +19,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
 
 from ..seam import loop_caller
 from .bridge import Bridge
+from .home import this_loop
 from .island import AsyncioIsland
 from .lane import when_cancelled
 
@@ -94,10 +95,13 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
 
 
 class LaneExecutor(Executor):
-    """Runs what is submitted, from any thread, in the lanes of a bridge, by tasks of ``group``."""
+    """Runs what is submitted, from any thread, in the lanes of a bridge, by tasks of ``group``.
+
+    Once that is cancelled, what is still submitted belongs to somebody's cleaning up, who waits for it: it is done.
+    """
 
     def __init__(self, bridge: Bridge, group: TaskGroup) -> None:
-        self._bridge, self._group, self._on_loop = bridge, group, loop_caller()
+        self._bridge, self._group, self._on_loop, self._home = bridge, group, loop_caller(), this_loop()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
@@ -105,6 +109,9 @@ class LaneExecutor(Executor):
         return future
 
     def _start(self, future: "Future[Any]", work: Callable[[], Any]) -> None:
+        if self._group.cancel_scope.cancel_called:
+            self._home.start_soon(self._run, future, work)
+            return
         try:
             self._group.start_soon(self._run, future, work)
         except RuntimeError as error:  # the request is over, and with it the group: what is left behind gets no lane
