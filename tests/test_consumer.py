@@ -1233,6 +1233,33 @@ async def test_a_handler_in_a_thread_uses_the_layer_the_nursery_and_its_socket()
                 assert [await socket.receive_from(), await socket.receive_from()] == ["hi", "echo"]
 
 
+async def test_the_layer_blocks_in_a_handler_and_needs_no_other_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent to a group has been sent when the call returns, by the loop that has the layer open."""
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("an event loop was made")
+
+    class Chat(Threaded):
+        def websocket_receive(self, message: Event) -> None:
+            monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+            assert self.channel_layer.group_send("room", {"type": "chat.message", "text": "a"}) is None
+            self.channel_layer.group_add("room", self.channel_name)
+            self.channel_layer.group_send("room", {"type": "chat.message", "text": "b"})
+            self.channel_layer.group_discard("room", self.channel_name)
+            self.channel_layer.group_send("room", {"type": "chat.message", "text": "c"})
+            self.channel_layer.send(self.channel_name, {"type": "chat.message", "text": "d"})
+
+        def chat_message(self, event: Event) -> None:
+            self.send({"type": "websocket.send", "text": event["text"]})
+
+    async with InMemoryChannelLayer() as layer:
+        with registered({"default": layer}):
+            async with connected(Chat) as socket, layer.subscribe("room") as events:
+                await socket.send_to("go")
+                assert [await socket.receive_from(), await socket.receive_from()] == ["b", "d"]
+                assert [(await events.receive())["text"] for _ in range(3)] == ["a", "b", "c"]
+
+
 async def test_an_error_in_a_thread_ends_the_instance_as_any_other() -> None:
     class Failing(Threaded):
         def websocket_receive(self, message: Event) -> None:
