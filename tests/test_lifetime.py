@@ -95,6 +95,11 @@ class Room(AsyncWebsocketConsumer):
         self.nursery.start_soon(self.do_fail)
         await anyio.sleep(1)
 
+    async def do_revoke(self) -> None:
+        self.nursery.start_soon(self._instance.close_from_outside, 4401, "logged out")
+        await anyio.sleep(1)
+        await self.do_oversleep()
+
     async def do_flood(self) -> None:
         for _ in range(20):
             await self.channel_layer.group_send("room", {"type": "chat.message", "text": "flood"})
@@ -379,6 +384,8 @@ SCENARIOS: dict[str, Callable[[str], Run]] = {
     "closed": partial(Run, Room, ["say", "close"]),
     "last words": partial(Run, Room, ["last"]),
     "stopped": partial(Run, Room, ["stop"]),
+    "revoked": partial(Run, Room, ["say", "revoke", "say"]),
+    "revoked and fed": partial(Run, Room, ["say", "revoke", "say"], server="ours"),
     "failed": partial(Run, Room, ["say", "fail"]),
     "failed aside": partial(Run, Room, ["fail_aside"]),
     "crowd": partial(Run, Crowd, ["say", "nap", "say", "nap"]),
