@@ -45,7 +45,7 @@ class LazyUser(LazyObject):  # type: ignore[misc, unused-ignore]
                 "which reads it without blocking the event loop"
             )
         scope = self.__dict__["_scope"]
-        self._wrapped = auth.get_user(request_of(scope))
+        self._wrapped = read_user(scope)
         if (watch := watch_of(scope)) is not None:
             watch.belongs_to(self._wrapped)
 
@@ -57,12 +57,43 @@ def request_of(scope: Scope) -> WSGIRequest:
     return request
 
 
+class SteadySession:
+    """A session that keeps its key. Django's ``get_user`` gives another to one that was signed with an older secret
+    key, which no browser could be told of once its socket is open; the next page does that.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._store[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._store
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Nothing: it is the new mark of a session with another key."""
+
+    def cycle_key(self) -> None:
+        """Nothing."""
+
+
+def read_user(scope: Scope) -> Any:
+    """Return the user of a session, by Django's own function. In a lane."""
+    request = request_of(scope)
+    request.session = SteadySession(request.session)
+    return auth.get_user(request)
+
+
 async def get_user(scope: Scope) -> Any:
     """Return the user of the session, or Django's ``AnonymousUser``. Read once, however many ask."""
     held = held_in(scope)
     lazy = scope.get("user")
     if not isinstance(lazy, LazyUser):
-        return lazy if lazy is not None else await held.do(lambda: auth.get_user(request_of(scope)))
+        return lazy if lazy is not None else await held.do(lambda: read_user(scope))
     if lazy._wrapped is empty:
         await held.do(lambda: lazy._setup() if lazy._wrapped is empty else None)
     return lazy._wrapped
@@ -77,7 +108,7 @@ async def login(scope: Scope, user: Any, backend: str | None = None) -> None:
     await held.do(lambda: auth.login(request_of(scope), user, backend))
     _now(scope, user)
     if (watch := watch_of(scope)) is not None:
-        watch.moves_to(held.store.session_key, user)
+        watch.moves_to(held.store.session_key, user, unsaved=True)
 
 
 async def logout(scope: Scope) -> None:
@@ -94,9 +125,16 @@ async def logout(scope: Scope) -> None:
         request.user = auth.get_user(request)
         auth.logout(request)
 
-    if (watch := watch_of(scope)) is not None:
-        watch.moves_to(None, None)
-    await held.do(work)
+    watch = watch_of(scope)
+    before = (watch.session_key, watch.user_id) if watch is not None else (None, None)
+    if watch is not None:
+        watch.moves_to(None, None)  # what it is about to be told is not meant for this socket
+    try:
+        await held.do(work)
+    except BaseException:
+        if watch is not None:
+            watch.comes_back(*before)
+        raise
     _now(scope, AnonymousUser())
 
 
@@ -122,7 +160,7 @@ class AuthMiddleware(BaseMiddleware):
             await super().__call__(scope, receive, send)
             return
         everybody = watches()
-        watch = Watch(everybody, held.store.session_key)
+        watch = Watch(everybody, held)
         scope = {**scope, WATCH: watch}
         scope["user"] = LazyUser(scope)
         watch.close = partial(_close, scope["type"], send)  # unless an instance has a better way

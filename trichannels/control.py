@@ -7,13 +7,14 @@ and who may say it, is as safe as the layer is: whoever can publish on it can do
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from .bridge import call
-from .bridge.home import home, this_loop
+from .bridge.home import Home, home, this_loop
 from .bridge.lane import in_lane
 from .exceptions import LayerClosed, TrichannelsError
 from .layers.base import ChannelLayer
@@ -26,7 +27,7 @@ log = logging.getLogger("trichannels.control")
 ALIAS = "default"
 GROUP = "trichannels.control"
 AGAIN = 1.0  # seconds after which it is heard again, when that has failed
-HANDS = "control"  # under which a loop keeps its Control
+CONTROLS = "controls"  # under which a loop keeps those that hear it, the newest last
 
 Hearer = Callable[["Control", Mapping[str, Any]], Awaitable[None]]
 Companion = Callable[["Control"], Awaitable[None]]
@@ -51,6 +52,11 @@ class Control:
 
     def __init__(self, layers: Mapping[str, ChannelLayer], group: TaskGroup) -> None:
         self.layers, self._group = layers, group
+
+    @property
+    def in_charge(self) -> bool:
+        """Whether it is the one of its loop that does what is to be done once in a loop."""
+        return controls()[-1:] == [self]
 
     def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run something beside; its errors are logged."""
@@ -92,12 +98,10 @@ async def _contained(func: Callable[..., Awaitable[object]], *args: Any) -> None
 @asynccontextmanager
 async def controlled(layers: Mapping[str, ChannelLayer]) -> AsyncIterator[None]:
     """For the block, hear the control channel of these layers, if they have a ``default``."""
-    kept = this_loop().kept
-    if HANDS in kept:  # another router's
-        yield
-        return
+    here = this_loop()
     async with collapsed(), anyio.create_task_group() as group:
-        control = kept[HANDS] = Control(layers, group)
+        control = Control(layers, group)
+        here.kept.setdefault(CONTROLS, []).append(control)
         try:
             if ALIAS in layers:
                 await group.start(control.listen)
@@ -105,8 +109,16 @@ async def controlled(layers: Mapping[str, ChannelLayer]) -> AsyncIterator[None]:
                 control.start_soon(companion, control)
             yield
         finally:
-            kept.pop(HANDS, None)
+            here.kept[CONTROLS].remove(control)
+            if not here.kept[CONTROLS]:
+                del here.kept[CONTROLS]
             group.cancel_scope.cancel()
+
+
+def controls(place: Home | None = None) -> list[Control]:
+    """Return what hears the control channel in a loop: the running one, if no other is named."""
+    found: list[Control] = (place or this_loop()).kept.get(CONTROLS, [])
+    return found
 
 
 def publish(event: Mapping[str, Any]) -> Any:
@@ -130,5 +142,8 @@ async def _publish(event: dict[str, Any]) -> None:
         await layer.group_send(GROUP, event)
         return
     place = home()
-    if place is not None and (control := place.kept.get(HANDS)) is not None:
-        control.heard(event)
+    for control in controls(place)[-1:]:
+        if place is this_loop():
+            control.heard(event)
+        elif place is not None:
+            place.call_soon(partial(control.heard, event))

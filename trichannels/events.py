@@ -119,6 +119,13 @@ def feeding(transport: Transport | None, receive: Receive) -> Feeding | None:
     return None if able.begun else able
 
 
+def printable(text: str) -> str:
+    """Return text from outside as it may stand in a log or on a terminal: no line breaks, no control characters."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def as_headers(headers: HeaderInput | None) -> Headers:
     """Return headers as ASGI wants them: pairs of bytes, names in lower case. Text is encoded as Latin-1."""
 

@@ -34,9 +34,10 @@ from .events import (
     Shared,
     Shares,
     feeding,
+    printable,
     transport_of,
 )
-from .exceptions import ConnectionClosed, InvalidChannelLayerError, StopConsumer
+from .exceptions import ConnectionClosed, InvalidChannelLayerError, OutOfTurn, StopConsumer
 from .inbox import OVERHEAD, Envelope, Inbox, InboxStatistics, Item, Mailbox, Place
 from .layers.base import ChannelLayer
 from .layers.history import Position, Recovery
@@ -143,7 +144,7 @@ class Instance:
     @property
     def described(self) -> str:
         """The consumer, the path and the channel, for reports."""
-        where = self.scope.get("path") or self.scope.get("channel") or ""
+        where = printable(self.scope.get("path") or self.scope.get("channel") or "")
         channel = f" on channel {self.channel_name}" if self.channel_name else ""
         return f"{self._name} at {self.protocol} {where}{channel}"
 
@@ -268,10 +269,12 @@ class Instance:
 
     async def close_from_outside(self, code: int, reason: str) -> None:
         """Close the socket now, whatever its handlers are at; they get their grace, and cannot send any more."""
-        if self.ending is None and self.protocol == "websocket":
-            with suppress(ConnectionClosed), anyio.move_on_after(CLOSE_FRAME_TIMEOUT):
-                await self.send({"type": "websocket.close", "code": code, "reason": reason})
-        self.end(Ending("closed", code, reason))
+        try:
+            if self.ending is None and self.protocol == "websocket":
+                with suppress(ConnectionClosed, OutOfTurn), anyio.move_on_after(CLOSE_FRAME_TIMEOUT):
+                    await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        finally:
+            self.end(Ending("closed", code, reason))
 
     def end(self, ending: Ending) -> None:
         """Begin the end, at once and without waiting; the first cause counts."""

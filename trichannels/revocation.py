@@ -13,18 +13,24 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import anyio
-from django.db import transaction
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
+from django.db import router, transaction
+from django.db.transaction import TransactionManagementError
 
-from .bridge.home import awaitable_too, this_loop
+from .bridge.home import awaitable_too, home, this_loop
 from .control import Control, go_along, hear, publish
 from .db import database_bridge
 from .events import WATCH, Scope
 from .exceptions import InvalidChannelLayerError
 from .seam import on_loop
-from .validity import Verdict, judge_sessions, user_ids_of
+from .sessions import Held
+from .validity import Asked, Verdict, judge_sessions, key_of, user_ids_of
 
 log = logging.getLogger("trichannels.revocation")
 
@@ -33,6 +39,7 @@ WATCHES = "watches"  # under which a loop keeps them
 CODE = 4401
 REMEMBERED = 60.0  # seconds for which it is known who was revoked, for those who are being read just then
 MOST_REMEMBERED = 10_000
+CLOSE_TIMEOUT = 2.0  # seconds for closing one socket
 LOGGED_OUT, OVER, NO_MORE = "logged out", "the session is over", "not allowed any more"
 
 
@@ -44,58 +51,73 @@ def hashed(session_key: str) -> str:
 class Watch:
     """One socket: the session with which it came, and whose that is, as soon as somebody has looked."""
 
-    __slots__ = ("close", "expires", "session_key", "user_id", "watches")
+    __slots__ = ("close", "expires", "held", "session_key", "unsaved", "user_id", "watches")
 
-    def __init__(self, watches: "Watches", session_key: str | None) -> None:
-        self.watches, self.session_key = watches, session_key
+    def __init__(self, watches: "Watches", held: Held) -> None:
+        self.watches, self.held = watches, held
+        self.session_key: str | None = held.store.session_key
         self.user_id: str | None = None  # not known, or nobody
+        self.unsaved = False  # its consumer has logged somebody in, and nobody has saved that yet
         self.expires: float | None = None  # when its session does, as far as it is known
         self.close: Callable[[int, str], Coroutine[Any, Any, None]] | None = None
+        held.when_saved = self._follow
 
     def __repr__(self) -> str:
         return f"<Watch of user {self.user_id}>"
 
     def belongs_to(self, user: Any) -> None:
         """It has been read who it is. From any thread."""
-        self.watches.reached(self, None if user is None or user.is_anonymous else str(user.pk))
+        self.watches.reached(self, None if user is None or user.is_anonymous else key_of(user))
 
-    def moves_to(self, session_key: str | None, user: Any) -> None:
+    def moves_to(self, session_key: str | None, user: Any, *, unsaved: bool = False) -> None:
         """It has another session now: its own consumer has logged somebody in, or out."""
-        self.watches.remove(self)
-        self.session_key = session_key
-        self.watches.add(self)
+        self.watches.rekey(self, session_key)
+        self.unsaved = unsaved
         self.belongs_to(user)
+
+    def comes_back(self, session_key: str | None, user_id: str | None) -> None:
+        """It has not been logged out after all."""
+        self.watches.rekey(self, session_key)
+        self.watches.reached(self, user_id)
+
+    def _follow(self) -> None:
+        """The session was saved, perhaps under another key."""
+        self.unsaved = False
+        if self.held.store.session_key != self.session_key:
+            self.watches.rekey(self, self.held.store.session_key)
+
+    def as_asked(self) -> Asked:
+        """Return what is to be judged. What is not saved yet is nowhere but here."""
+        return Asked(
+            self.session_key or "", self.user_id or "", dict(self.held.store.items()) if self.unsaved else None
+        )
 
 
 class Watches:
     """All watched sockets of one loop."""
 
     def __init__(self) -> None:
+        self.alive: set[Watch] = set()
         self.by_session: dict[str, set[Watch]] = defaultdict(set)
         self.by_user: dict[str, set[Watch]] = defaultdict(set)
         self._revoked: OrderedDict[str, float] = OrderedDict()  # users, and when
         self._home = this_loop()
 
     def __len__(self) -> int:
-        return sum(map(len, self.by_session.values()))
+        return len(self.alive)
 
     @property
     def known(self) -> list[Watch]:
         """Those of which it is known who it is."""
         return [watch for watches in self.by_user.values() for watch in watches]
 
-    def add(self, watch: Watch) -> None:
-        """Watch a socket. Without a session there is nothing to be watched."""
-        if watch.session_key is not None:
-            self.by_session[hashed(watch.session_key)].add(watch)
-
-    def remove(self, watch: Watch) -> None:
-        """Its socket has ended."""
+    def rekey(self, watch: Watch, session_key: str | None) -> None:
+        """Note under which session a socket is."""
         if watch.session_key is not None:
             _discard(self.by_session, hashed(watch.session_key), watch)
-        if watch.user_id is not None:
-            _discard(self.by_user, watch.user_id, watch)
-            watch.user_id = None
+        watch.session_key = session_key
+        if session_key is not None and watch in self.alive:
+            self.by_session[hashed(session_key)].add(watch)
 
     def reached(self, watch: Watch, user_id: str | None) -> None:
         """Note who somebody is, on the loop."""
@@ -106,8 +128,8 @@ class Watches:
             self._home.call_soon(with_loop)
 
     def _note(self, watch: Watch, user_id: str | None) -> None:
-        if watch.session_key is None or watch not in self.by_session.get(hashed(watch.session_key), ()):
-            return  # it has ended
+        if watch not in self.alive:
+            return
         if watch.user_id is not None:
             _discard(self.by_user, watch.user_id, watch)
         watch.user_id = user_id
@@ -127,11 +149,15 @@ class Watches:
     @contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:
         """Watch a socket for the block."""
-        self.add(watch)
+        self.alive.add(watch)
+        self.rekey(watch, watch.session_key)
         try:
             yield
         finally:
-            self.remove(watch)
+            self.rekey(watch, None)
+            if watch.user_id is not None:
+                _discard(self.by_user, watch.user_id, watch)
+            self.alive.discard(watch)
 
 
 def _discard(table: dict[str, set[Watch]], key: str, watch: Watch) -> None:
@@ -171,7 +197,7 @@ async def _revoke(control: Control, event: Mapping[str, Any]) -> None:
     if event.get("recheck"):
         await recheck(theirs)
         return
-    unread = [watch for found in all_of_them.by_session.values() for watch in found if watch.user_id is None]
+    unread = [watch for watch in all_of_them.alive if watch.user_id is None and watch.session_key is not None]
     ids = await database_bridge().run(user_ids_of, [watch.session_key for watch in unread]) if unread else []
     await close_all(theirs + [watch for watch, found in zip(unread, ids, strict=True) if found == user_id], reason)
 
@@ -180,22 +206,30 @@ async def close_all(these: Iterable[Watch], reason: str) -> None:
     """Close sockets, at once."""
     async with anyio.create_task_group() as group:
         for watch in these:
+            group.start_soon(_close, watch, reason)
+
+
+async def _close(watch: Watch, reason: str) -> None:
+    """Close one, in so much time; what goes wrong is its own affair."""
+    try:
+        with anyio.move_on_after(CLOSE_TIMEOUT):
             if watch.close is not None:
-                group.start_soon(watch.close, CODE, reason)
+                await watch.close(CODE, reason)
+    except Exception:
+        log.debug("%r could not be closed", watch, exc_info=True)
 
 
 async def recheck(these: Sequence[Watch]) -> None:
     """Look again whether sessions and users are still valid, and close the sockets of those that are not."""
-    asked = [(watch.session_key or "", watch.user_id or "") for watch in these]
+    asked = [watch.as_asked() for watch in these]
     if not asked:
         return
     verdicts: list[Verdict] = await database_bridge().run(judge_sessions, asked)
     for valid in (False, True):  # in two steps, each with its reason
         over = [
             watch
-            for watch, verdict, (key, user_id) in zip(these, verdicts, asked, strict=True)
-            if verdict.valid is False and verdict.has_session is valid
-            and (watch.session_key, watch.user_id) == (key, user_id)
+            for watch, verdict, was in zip(these, verdicts, asked, strict=True)
+            if not verdict.valid and verdict.has_session is valid and watch.as_asked() == was
         ]  # fmt: skip
         await close_all(over, NO_MORE if valid else OVER)
     for watch, verdict in zip(these, verdicts, strict=True):
@@ -210,22 +244,28 @@ class Rechecking:
 
     async def __call__(self, control: Control) -> None:
         """Do it for as long as the control channel is there."""
-        await self.run()
+        await self.run(lambda: control.in_charge)
 
-    async def run(self) -> None:
-        """Do it until cancelled."""
+    async def run(self, in_charge: Callable[[], bool] = lambda: True) -> None:
+        """Do it until cancelled: all sockets in each round, and in between those whose session expires."""
+        next_round = anyio.current_time() + self.every
         while True:
-            await anyio.sleep(self._pause())
+            await anyio.sleep(self._pause(next_round))
+            these = watches().known
+            if anyio.current_time() >= next_round:
+                next_round = anyio.current_time() + self.every
+            else:
+                these = [watch for watch in these if watch.expires is not None and watch.expires <= time.time()]
             try:
-                await recheck(watches().known)
+                await recheck(these if in_charge() else [])
             except Exception as error:  # noqa: BLE001 - the database may be away; it is asked again
                 log.warning("sessions and users could not be looked at again: %s: %s", type(error).__name__, error)
 
-    def _pause(self) -> float:
+    def _pause(self, next_round: float) -> float:
         """Return how long to wait: until the first session expires of which that is known, if it is sooner."""
         expiries = [watch.expires for watch in watches().known if watch.expires is not None]
-        left = min(expiries) - time.time() if expiries else self.every
-        return min(self.every, max(0.1, left + 0.05))
+        left = max(0.1, min(expiries) - time.time() + 0.05) if expiries else self.every
+        return min(left, max(0.0, next_round - anyio.current_time()))
 
 
 # ---- how it is told
@@ -238,21 +278,42 @@ def close_user(user: Any) -> Any:
     In blocking code it is told once the transaction is committed; on a loop it is awaited. The user may come back: what
     keeps them out (no longer active, another password) is to be saved before.
     """
-    return _tell({"user": str(getattr(user, "pk", user)), "reason": NO_MORE})
+    using = getattr(getattr(user, "_state", None), "db", None)
+    return _tell({"user": key_of(user), "reason": NO_MORE}, using or _user_database())
 
 
 @awaitable_too
 def close_session(session_key: str) -> Any:
     """Close all sockets that have come with a session, in all processes, with 4401. As ``close_user``."""
-    return _tell({"session": hashed(session_key), "reason": OVER})
+    return _tell({"session": hashed(session_key), "reason": OVER}, _session_database())
 
 
-def _tell(event: dict[str, Any]) -> Any:
+def _tell(event: dict[str, Any], using: str | None) -> Any:
     event = {"type": REVOKE, **event}
     if on_loop():
         return publish(event)
-    transaction.on_commit(partial(_publish_or_log, event))
+    _publish_on_commit(event, using)
     return None
+
+
+def _publish_on_commit(event: dict[str, Any], using: str | None) -> None:
+    work = partial(_publish_or_log, event)
+    try:
+        transaction.on_commit(work, using=using)
+    except (ImproperlyConfigured, TransactionManagementError):
+        work()  # no such database, or one whose transactions are managed by hand: nobody tells us of their end
+
+
+def _user_database() -> str:
+    """Return the alias of the database to which users are written."""
+    alias: str = router.db_for_write(get_user_model())
+    return alias
+
+
+def _session_database() -> str | None:
+    """Return the alias of the database to which sessions are written; None for the default one, or none."""
+    model = getattr(import_module(settings.SESSION_ENGINE).SessionStore, "get_model_class", None)
+    return router.db_for_write(model()) if model is not None else None
 
 
 def _publish_or_log(event: dict[str, Any]) -> None:
@@ -268,7 +329,7 @@ def _publish_or_log(event: dict[str, Any]) -> None:
 def _logged_out(sender: object, request: Any = None, **more: object) -> None:
     session_key = getattr(getattr(request, "session", None), "session_key", None)
     if session_key:
-        _signalled({"session": hashed(session_key), "reason": LOGGED_OUT})
+        _signalled({"session": hashed(session_key), "reason": LOGGED_OUT}, _session_database())
 
 
 def _saved(
@@ -276,29 +337,29 @@ def _saved(
     instance: Any,
     created: bool = False,
     raw: bool = False,
+    using: str | None = None,
     update_fields: Iterable[str] | None = None,
     **more: object,
 ) -> None:
     if not created and not raw and (update_fields is None or {"password", "is_active"} & set(update_fields)):
-        _signalled({"user": str(instance.pk), "recheck": True})
+        _signalled({"user": key_of(instance), "recheck": True}, using)
 
 
-def _deleted(sender: object, instance: Any, **more: object) -> None:
-    _signalled({"user": str(instance.pk), "recheck": True})
+def _deleted(sender: object, instance: Any, using: str | None = None, **more: object) -> None:
+    _signalled({"user": key_of(instance), "recheck": True}, using)
 
 
-def _signalled(event: dict[str, Any]) -> None:
+def _signalled(event: dict[str, Any], using: str | None) -> None:
     event = {"type": REVOKE, **event}
     if not on_loop():
-        transaction.on_commit(partial(_publish_or_log, event))
-    elif (control := this_loop().kept.get("control")) is not None:  # a signal that was sent in a task
-        control.start_soon(publish, event)
+        _publish_on_commit(event, using)
+    elif (place := home()) is not None:  # a signal that was sent in a task
+        place.start_soon(publish, event)
 
 
 def connect_signals() -> None:
     """From now on, hear what Django tells of users and sessions. By the app, once models are loaded."""
     from django.apps import apps
-    from django.contrib.auth import get_user_model
     from django.contrib.auth.signals import user_logged_out
     from django.db.models.signals import post_delete, post_save
 

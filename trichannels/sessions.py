@@ -64,11 +64,17 @@ class Held:
     def __init__(self, store: Any) -> None:
         self.store = store
         self.lock = anyio.Lock()
+        self.when_saved: Callable[[], object] = lambda: None
 
     async def do(self, work: Callable[[], T]) -> T:
         """Do something with the store, in a lane."""
         async with self.lock:
             return await database_bridge().run(work)
+
+    async def save(self) -> None:
+        """Save it, in a lane; raises ``UpdateError`` if it has been deleted meanwhile."""
+        await self.do(self.store.save)
+        self.when_saved()
 
 
 HELD = "trichannels.session"  # where it is in the scope
@@ -95,8 +101,7 @@ async def save_session(scope: Scope) -> None:
 
     Raises Django's ``UpdateError`` if it has been deleted meanwhile: the user has logged out elsewhere.
     """
-    held = held_in(scope)
-    await held.do(held.store.save)
+    await held_in(scope).save()
 
 
 class SessionMiddleware(BaseMiddleware):
@@ -144,7 +149,7 @@ class _Saving:
             return message
         if store.modified or settings.SESSION_SAVE_EVERY_REQUEST:
             try:
-                await self._held.do(store.save)
+                await self._held.save()
             except UpdateError:
                 return message  # deleted meanwhile: the user has logged out elsewhere
             age = None if store.get_expire_at_browser_close() else store.get_expiry_age()

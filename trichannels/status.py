@@ -1,5 +1,6 @@
 """What the processes of a fleet are at: asked on the control channel, and answered by each for itself."""
 
+import logging
 import os
 import socket
 import time
@@ -11,6 +12,8 @@ import anyio
 
 from .control import ALIAS, GROUP, Control, hear
 from .layers.base import ChannelLayer
+
+log = logging.getLogger("trichannels.status")
 
 ASK, ANSWER = "trichannels.status", "trichannels.status.answer"
 MOST_GROUPS = 200  # that one process tells of: its largest
@@ -75,7 +78,11 @@ async def ask_processes(layer: ChannelLayer, patience: float) -> list[ProcessSta
     found: list[ProcessStatus] = []
     with anyio.move_on_after(patience):
         while True:
-            found.append(ProcessStatus.from_event(await layer.receive(channel)))
+            event = await layer.receive(channel)
+            try:
+                found.append(ProcessStatus.from_event(event))
+            except (KeyError, TypeError):
+                log.warning("an answer that cannot be read, from a process of another version: %r", sorted(event))
     return sorted(found, key=lambda status: (status.host, status.pid))
 
 

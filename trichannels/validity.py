@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.sessions.backends.cache import SessionStore as CacheStore
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.utils import timezone
@@ -30,6 +31,14 @@ class Found(NamedTuple):
     expires: float | None = None
 
 
+class Asked(NamedTuple):
+    """A session and whose it was: the user's primary key, as sessions hold it. ``unsaved``: its data, if not saved."""
+
+    session_key: str
+    user_id: str
+    unsaved: Data | None = None
+
+
 class Verdict(NamedTuple):
     """Whether a session still lets its user in; ``has_session``: whether there is a session at all."""
 
@@ -38,11 +47,12 @@ class Verdict(NamedTuple):
     expires: float | None = None
 
 
-def judge_sessions(asked: Sequence[tuple[str, str]]) -> list[Verdict]:
-    """Judge ``(session key, user's primary key)`` pairs, in order."""
-    sessions = load_sessions({key for key, _ in asked})
-    users = load_users([found.data for found in sessions.values()])
-    return [_judge(sessions.get(key), user_id, users) for key, user_id in asked]
+def judge_sessions(asked: Sequence[Asked]) -> list[Verdict]:
+    """Judge sessions, in order."""
+    loaded = load_sessions({one.session_key for one in asked if one.unsaved is None})
+    found = [loaded.get(one.session_key) if one.unsaved is None else Found(one.unsaved) for one in asked]
+    users = load_users([session.data for session in found if session is not None])
+    return [_judge(session, one.user_id, users) for session, one in zip(found, asked, strict=True)]
 
 
 def _judge(session: Found | None, user_id: str, users: Mapping[tuple[str, str], Any]) -> Verdict:
@@ -75,8 +85,11 @@ def _whose(data: Data) -> tuple[str, str] | None:
 def load_sessions(keys: Iterable[str]) -> dict[str, Found]:
     """Return the sessions that are there, by key. One query for 500 with Django's database engines."""
     store = import_module(settings.SESSION_ENGINE).SessionStore
-    if getattr(store, "load", None) in (DatabaseStore.load, CachedStore.load):
+    load = getattr(store, "load", None)
+    if load in (DatabaseStore.load, CachedStore.load):
         return _load_rows(store, sorted(keys))
+    if load is CacheStore.load:
+        return _load_from_cache(store, sorted(keys))
     return dict(_load_each(store, keys))
 
 
@@ -86,6 +99,16 @@ def _load_rows(store: Any, keys: Sequence[str]) -> dict[str, Found]:
     for some in _chunks(keys):
         for row in rows.filter(session_key__in=some):
             found[row.session_key] = Found(store().decode(row.session_data), row.expire_date.timestamp())
+    return found
+
+
+def _load_from_cache(store: Any, keys: Sequence[str]) -> dict[str, Found]:
+    """Ask the cache itself: the store takes a cache that is away for one that is empty."""
+    found = {}
+    for some in _chunks(keys):
+        names = {store.cache_key_prefix + key: key for key in some}
+        for name, data in store()._cache.get_many(list(names)).items():
+            found[names[name]] = Found(data)
     return found
 
 
@@ -121,12 +144,21 @@ def _load_users(backend: Any, ids: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if getattr(type(backend), "get_user", None) is not ModelBackend.get_user:
         for pk in ids:
             if (user := backend.get_user(to_python(pk))) is not None:
-                yield pk, user
+                yield key_of(user), user
         return
     for some in _chunks(ids):
         for user in model._default_manager.filter(pk__in=[to_python(pk) for pk in some]):
             if backend.user_can_authenticate(user):
-                yield str(user.pk), user
+                yield key_of(user), user
+
+
+def key_of(user: Any) -> str:
+    """Return the primary key of a user, or of a primary key, as Django writes it into sessions."""
+    if not hasattr(user, "_meta"):
+        model = auth.get_user_model()
+        user = model(pk=model._meta.pk.to_python(user))
+    key: str = user._meta.pk.value_to_string(user)
+    return key
 
 
 def _has_hash_of(user: Any, data: Data) -> bool:

@@ -1,6 +1,8 @@
 """The layer from where its loop does not run: lanes, threads, islands, loops that asgiref makes."""
 
+import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +14,7 @@ from asgiref.sync import async_to_sync as foreign_async_to_sync
 
 from trichannels.bridge import AsyncioIsland, async_to_sync, call, current_bridge
 from trichannels.bridge.home import this_loop
-from trichannels.exceptions import InvalidChannelLayerError, InvalidName
+from trichannels.exceptions import BridgeClosed, InvalidChannelLayerError, InvalidName
 from trichannels.layers import InMemoryChannelLayer, Subscription, get_channel_layer
 from trichannels.layers.anywhere import AnywhereLayer
 from trichannels.layers.registry import registered
@@ -160,6 +162,29 @@ async def test_once_the_loop_is_over_nothing_is_sent_and_that_is_said() -> None:
     handle = await to_thread.run_sync(in_another_loop)
     with pytest.raises(InvalidChannelLayerError, match="no channel layer 'default' is open here"):
         await to_thread.run_sync(handle.group_send, "room", EVENT)
+
+
+def test_a_thread_that_sends_while_its_loop_ends_does_not_wait_for_ever() -> None:
+    """asyncio takes what it is asked for once its last task is over, and never does it."""
+    failures: list[BaseException] = []
+
+    async def main() -> None:
+        here = this_loop()
+
+        def ask() -> None:
+            try:
+                here.block(anyio.sleep, 0)
+            except BridgeClosed as error:
+                failures.append(error)
+
+        threads.append(threading.Thread(target=ask))
+        threads[0].start()
+        time.sleep(0.05)  # so that it has asked before the loop can do anything
+
+    threads: list[threading.Thread] = []
+    asyncio.run(main())
+    threads[0].join(10)
+    assert not threads[0].is_alive()
 
 
 def test_without_a_loop_and_settings_there_is_none() -> None:

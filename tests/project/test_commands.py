@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from trichannels.layers import get_channel_layer
+from trichannels.status import ProcessStatus
 from trichannels.testing import LiveServer
 
 from ..database.postgres import PostgresProcess
@@ -232,6 +233,37 @@ def test_channels_status_says_what_it_cannot_tell() -> None:
         with override_settings(CHANNEL_LAYERS=layers), pytest.raises(CommandError, match=problem) as caught:
             status()
         assert caught.value.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--timeout", "nan"], "--timeout takes seconds"),
+        (["--timeout", "-1"], "--timeout takes seconds"),
+        (["--queue", "a!b"], "--queue: "),
+    ],
+)
+def test_wrong_options_of_channels_status_have_code_2(redis: RedisProcess, arguments: list[str], problem: str) -> None:
+    with override_settings(CHANNEL_LAYERS=on_redis(redis)), pytest.raises(CommandError, match=problem) as caught:
+        status(*arguments)
+    assert caught.value.returncode == 2
+
+
+def test_an_answer_that_cannot_be_read_hides_no_other(redis: RedisProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_event = ProcessStatus.as_event
+    told: list[int] = []
+
+    def of_another_version(self: ProcessStatus) -> dict[str, Any]:
+        told.append(1)
+        return {"something": "else"} if len(told) == 1 else as_event(self)
+
+    monkeypatch.setattr(ProcessStatus, "as_event", of_another_version)
+    with (
+        override_settings(CHANNEL_LAYERS=on_redis(redis)),
+        LiveServer.in_thread(application),
+        LiveServer.in_thread(application),
+    ):
+        assert "1 process, 0 sockets" in status("--timeout", "4")
 
 
 # ---- the example's own tests

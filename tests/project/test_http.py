@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from django.core.signals import request_finished, request_started
 
 from trichannels.bridge import Bridge
 from trichannels.db import DjangoHooks
+from trichannels.django.body import read_body
 from trichannels.django.http import DjangoHTTP
 from trichannels.exceptions import ConfigError, NoRoute
 from trichannels.testing.application import ApplicationCommunicator
@@ -238,6 +240,34 @@ async def test_an_async_stream_holds_no_lane_and_its_orm_has_lanes() -> None:
             await until(lambda: len(bodies) == 8)
         assert bodies == [b"01\n11\n21\n31\n41\n"] * 8
         assert set(urls.threads) == {"django lane 1"}
+
+
+async def test_a_body_in_small_pieces_takes_no_more_than_in_large_ones() -> None:
+    pieces = 50_000
+
+    async def receive() -> Any:
+        nonlocal pieces
+        await anyio.lowlevel.checkpoint()
+        pieces -= 1
+        return {"type": "http.request", "body": b"ab", "more_body": pieces > 0}
+
+    tracemalloc.start()
+    try:
+        body, size = await read_body(receive, in_memory=1_000_000, folder=None, patience=10)
+        with body:
+            assert (size, body.read(4)) == (100_000, b"abab")
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_path_is_no_line_of_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    bridge = Bridge(1, acquire_timeout=0.05, hooks=DjangoHooks)
+    app = DjangoHTTP(bridge=bridge)
+    async with bridge, bridge.lease():
+        assert (await ask(app, "/x%0ACRITICAL%20all%20is%20lost%1b%5b2J"))["status"] == 503
+    assert "/x\\nCRITICAL all is lost\\x1b[2J" in caplog.text
+    assert not [line for line in caplog.text.splitlines() if line.startswith("CRITICAL")]
 
 
 async def test_what_an_async_stream_leaves_behind_gets_no_lane_and_harms_nobody() -> None:

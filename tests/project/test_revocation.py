@@ -7,15 +7,20 @@ from typing import Any
 
 import anyio
 import pytest
+from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
+from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.http import HttpRequest
 from django.test import override_settings
 from django.utils import timezone
 
+from trichannels import revocation
 from trichannels.auth import AuthMiddlewareStack, close_session, close_user, get_user, login, logout
 from trichannels.db import database_sync_to_async
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
@@ -24,6 +29,7 @@ from trichannels.revocation import Rechecking, recheck, watches
 from trichannels.routing import ProtocolTypeRouter
 from trichannels.testing import UnexpectedEvent
 from trichannels.testing.websocket import WebsocketCommunicator
+from trichannels.validity import key_of
 
 from .people import Counted, make_session, store, with_cookie
 
@@ -401,3 +407,199 @@ async def test_nobody_who_is_anonymous_is_watched_by_user(ada: Any) -> None:
         await in_lane(new_password, ada)
         await is_open(socket, "")
     assert len(watches()) == 0
+
+
+# ---- what can go wrong on the way
+
+
+async def test_a_transaction_that_is_managed_by_hand_hinders_nobody(ada: Any) -> None:
+    def change() -> None:
+        transaction.set_autocommit(False)
+        try:
+            deactivate(ada)
+            transaction.commit()
+        finally:
+            transaction.set_autocommit(True)
+        close_user(ada)
+
+    key = await in_lane(make_session, ada)
+    async with served() as app, socket_with(app, key) as socket:
+        await knows(socket)
+        await in_lane(change)
+        await is_closed(socket)
+
+
+async def test_it_is_told_with_the_commit_of_the_users_own_database(ada: Any, postgres: Any) -> None:
+    told: list[str] = []
+
+    def change() -> None:
+        call_command("migrate", verbosity=0, database="pg")
+        there = get_user_model().objects.db_manager("pg").create_user("there")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(revocation, "publish", lambda event: told.append(event["user"]))
+            with transaction.atomic(using="pg"):
+                deactivate(there)
+                close_user(there)
+                assert told == []
+            assert told == [str(there.pk)] * 2
+            with suppress(KeyError), transaction.atomic(using="pg"):
+                close_user(there)
+                raise KeyError
+            there.delete()
+        assert len(told) == 3
+
+    await in_lane(change)
+
+
+async def test_a_cache_that_is_away_closes_nobody(ada: Any) -> None:
+    def broken(self: Any, *args: Any, **more: Any) -> Any:
+        raise OSError("the cache is away")
+
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.cache"):
+        key = await in_lane(make_session, ada)
+        async with served() as app, socket_with(app, key) as socket:
+            await knows(socket)
+            await recheck(watches().known)
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("get", "get_many"):
+                    patch.setattr(BaseCache, name, broken)
+                    patch.setattr(LocMemCache, name, broken)
+                with pytest.raises(OSError, match="the cache is away"):
+                    await recheck(watches().known)
+            await recheck(watches().known)
+            await is_open(socket)
+
+
+async def test_without_any_layer_it_works_within_the_process(ada: Any) -> None:
+    key = await in_lane(make_session, ada)
+    async with served(layers={}) as app, socket_with(app, key) as socket:
+        await knows(socket)
+        await close_user(ada)
+        await is_closed(socket)
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db", "cache", "signed_cookies"])
+async def test_who_is_logged_in_over_somebody_elses_session_is_watched(engine: str, ada: Any) -> None:
+    class Entering(Who):
+        async def connect(self) -> None:
+            await login(self.scope, grace)
+            await recheck(watches().known)  # in the middle of it: the session is not saved yet
+            await self.accept()
+
+    grace = await in_lane(lambda: get_user_model().objects.create_user("grace"))
+    with override_settings(SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}"):
+        key = await in_lane(make_session, ada)
+        async with served(Entering) as app, socket_with(app, key) as socket:
+            await recheck(watches().known)
+            await is_open(socket, "grace")
+            await in_lane(deactivate, grace)
+            await is_closed(socket, "not allowed any more")
+    await in_lane(grace.delete)
+
+
+async def test_a_new_secret_key_costs_nobody_the_session(ada: Any) -> None:
+    key = await in_lane(make_session, ada)
+    with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+        async with served() as app, socket_with(app, key) as socket:
+            await knows(socket)
+            assert await in_lane(store().exists, key), "the browser still has this key"
+            await recheck(watches().known)
+            await is_open(socket)
+
+
+async def test_one_socket_that_cannot_be_closed_does_not_keep_the_others_open(ada: Any) -> None:
+    class Closing:
+        @classmethod
+        def as_asgi(cls) -> Any:
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                if scope["path"] != "/odd/":
+                    await Who.as_asgi()(scope, receive, send)
+                    return
+                await receive()
+                await get_user(scope)
+                await send({"type": "websocket.accept"})
+                await send({"type": "websocket.close"})
+                await ended.wait()  # cleaning up
+
+            return app
+
+    ended = anyio.Event()
+    key = await in_lane(make_session, ada)
+    async with served(Closing) as app, AsyncExitStack() as stack:
+        odd = WebsocketCommunicator(app, "/odd/", headers=with_cookie(key), timeout=5)
+        await odd.connect(5)
+        sockets = [await stack.enter_async_context(socket_with(app, key)) for _ in range(5)]
+        for socket in sockets:
+            await knows(socket)
+        await in_lane(deactivate, ada)
+        for socket in sockets:
+            await is_closed(socket)
+        ended.set()
+        await odd.wait(5)
+
+
+async def test_of_two_routers_each_is_heard_for_as_long_as_it_lives(ada: Any) -> None:
+    def router() -> ProtocolTypeRouter:
+        layers = {"default": InMemoryChannelLayer()}
+        return ProtocolTypeRouter({"websocket": AuthMiddlewareStack(Who.as_asgi())}, layers=layers)
+
+    key, first, second = await in_lane(make_session, ada), router(), router()
+    async with socket_with(first, key) as one:  # in the degraded way: nobody owns the layers
+        await knows(one)
+        async with socket_with(second, key) as other:
+            await knows(other)
+            await one.disconnect()
+            await in_lane(deactivate, ada)
+            await is_closed(other)
+
+
+async def test_a_logout_that_fails_leaves_the_socket_watched(ada: Any) -> None:
+    class Out(Who):
+        async def receive_json(self, content: Any, **kwargs: Any) -> None:
+            if content != "out":
+                await super().receive_json(content)
+                return
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(type(self.scope["session"]), "delete", broken)
+                with pytest.raises(OSError, match="away"):
+                    await logout(self.scope)
+            await self.send_json("still in")
+
+    def broken(*args: Any) -> None:
+        raise OSError("the database is away")
+
+    key = await in_lane(make_session, ada)
+    async with served(Out) as app, socket_with(app, key) as socket:
+        await knows(socket)
+        await socket.send_json_to("out")
+        assert await socket.receive_json_from(5) == "still in"
+        await close_user(ada)
+        await is_closed(socket)
+
+
+async def test_sessions_that_expire_at_different_times_are_not_all_looked_at_each_time(ada: Any) -> None:
+    keys = [await in_lane(make_session, ada) for _ in range(10)]
+    asked: list[int] = []
+
+    async def counted(these: Any) -> None:
+        asked.append(len(these))
+        await recheck(these)
+
+    async with served() as app, AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(socket_with(app, key)) for key in keys]
+        for n, (socket, key) in enumerate(zip(sockets, keys, strict=True)):
+            await knows(socket)
+            then = timezone.now() + timezone.timedelta(seconds=0.5 if n == 0 else 3600)
+            await in_lane(lambda key=key, then=then: Session.objects.filter(session_key=key).update(expire_date=then))
+        await recheck(watches().known)
+        async with anyio.create_task_group() as group:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(revocation, "recheck", counted)
+                group.start_soon(Rechecking(3600).run)
+                await is_closed(sockets[0])
+            group.cancel_scope.cancel()
+        assert set(asked) == {1}
+
+
+def test_keys_are_those_that_sessions_hold(ada: Any) -> None:
+    assert key_of(ada) == key_of(ada.pk) == key_of(str(ada.pk)) == ada._meta.pk.value_to_string(ada)

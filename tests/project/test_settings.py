@@ -399,7 +399,6 @@ def test_channels_and_daphne_beside_us_are_warned_of(tmp_path: Any) -> None:
     assert told.stdout.strip() == "['trichannels.W001', 'trichannels.W001']", told.stderr
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -410,11 +409,18 @@ def test_channels_and_daphne_beside_us_are_warned_of(tmp_path: Any) -> None:
         ([], "TRICHANNELS must be a dict"),
     ],
 )
-def test_a_wrong_option_is_said_when_the_project_starts(options: Any, problem: str) -> None:
-    code = CHECK.format(apps=["trichannels.django"], databases={}, options=options)
+def test_a_wrong_option_is_found_by_a_check(options: Any, problem: str) -> None:
+    with override_settings(TRICHANNELS=options):
+        (found,) = [message for message in run_checks() if (message.id or "").startswith("trichannels")]
+        assert found.id == "trichannels.E007"
+        assert found.msg.startswith(problem)
+
+
+@pytest.mark.once
+def test_with_a_wrong_option_the_project_starts_and_the_check_tells() -> None:
+    code = CHECK.format(apps=["trichannels.django"], databases={}, options={"LANE": 1})
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert told.returncode == 1
-    assert problem in told.stderr
+    assert told.stdout.strip() == "['trichannels.E007']", told.stderr
 
 
 def test_more_lanes_than_the_database_has_connections_are_warned_of(postgres: Any) -> None:

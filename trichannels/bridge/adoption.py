@@ -97,11 +97,17 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
 class LaneExecutor(Executor):
     """Runs what is submitted, from any thread, in the lanes of a bridge, by tasks of ``group``.
 
-    Once that is cancelled, what is still submitted belongs to somebody's cleaning up, who waits for it: it is done.
+    Once that is cancelled, what is still submitted belongs to somebody's cleaning up, who waits for it: it is done,
+    until ``close``. What is left behind after that gets no lane.
     """
 
     def __init__(self, bridge: Bridge, group: TaskGroup) -> None:
         self._bridge, self._group, self._on_loop, self._home = bridge, group, loop_caller(), this_loop()
+        self._closed = False
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._closed = True
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         future: Future[T] = Future()
@@ -109,11 +115,13 @@ class LaneExecutor(Executor):
         return future
 
     def _start(self, future: "Future[Any]", work: Callable[[], Any]) -> None:
-        if self._group.cancel_scope.cancel_called:
-            self._home.start_soon(self._run, future, work)
-            return
         try:
-            self._group.start_soon(self._run, future, work)
+            if self._closed:
+                raise RuntimeError("the request is over")
+            if self._group.cancel_scope.cancel_called:
+                self._home.start_soon(self._run, future, work)
+            else:
+                self._group.start_soon(self._run, future, work)
         except RuntimeError as error:  # the request is over, and with it the group: what is left behind gets no lane
             future.set_exception(error)
 

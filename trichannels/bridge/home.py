@@ -19,6 +19,8 @@ from ..seam import loop_caller, loop_spawner, on_loop
 
 log = logging.getLogger("trichannels.bridge")
 
+LOOK = 1.0  # seconds after which one looks whether the other loop is still there
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,12 +58,18 @@ class Home:
         errand = Errand(lambda: func(*args), lambda: there(over.set))
         self._start(errand)
         try:
-            await over.wait()
+            while not over.is_set():
+                with anyio.move_on_after(LOOK):
+                    await over.wait()
+                self._require_running()
         except anyio.get_cancelled_exc_class():
             with suppress(RuntimeError):
                 self._on_loop(errand.cancel)
-            with anyio.CancelScope(shield=True):
-                await over.wait()
+            with anyio.CancelScope(shield=True), suppress(BridgeClosed):
+                while not over.is_set():
+                    with anyio.move_on_after(LOOK):
+                        await over.wait()
+                    self._require_running()
             raise
         return cast(T, errand.outcome())
 
@@ -70,8 +78,16 @@ class Home:
         over = threading.Event()
         errand = Errand(lambda: func(*args), over.set)
         self._start(errand)
-        over.wait()
+        while not over.wait(LOOK):
+            self._require_running()
         return cast(T, errand.outcome())
+
+    def _require_running(self) -> None:
+        """Raise :class:`BridgeClosed` if the loop is over: asyncio's takes what it will not do any more."""
+        try:
+            self._on_loop(lambda: None)
+        except RuntimeError as error:
+            raise BridgeClosed("the event loop that this was called from") from error
 
     def _start(self, errand: "Errand") -> None:
         try:

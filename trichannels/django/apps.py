@@ -4,7 +4,6 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.core import checks
-from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .. import status  # noqa: F401 - which answers on the control channel
@@ -32,8 +31,8 @@ class TrichannelsConfig(AppConfig):  # type: ignore[misc, unused-ignore]
         checks.register(check_limits, checks.Tags.database)
         try:
             options = Options.read()
-        except ConfigError as error:
-            raise ImproperlyConfigured(str(error)) from error
+        except ConfigError:  # the check E007 tells, in one line
+            options = Options()
         surround_with(DjangoHooks, options.LANES)
         if options.LOOP_GUARD:
             install_loop_guard()
@@ -45,7 +44,7 @@ class TrichannelsConfig(AppConfig):  # type: ignore[misc, unused-ignore]
     def _watch_users(self, recheck: float) -> None:
         from django.apps import apps
 
-        if apps.is_installed("django.contrib.auth") and apps.is_installed("django.contrib.sessions"):
+        if apps.is_installed("django.contrib.auth"):
             from ..revocation import connect_signals, recheck_every
 
             connect_signals()

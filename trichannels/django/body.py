@@ -27,7 +27,7 @@ async def read_body(
             event = await _next(receive, patience)
             await body.add(event.get("body") or b"")
             more = event.get("more_body", False)
-        return body.as_file(), body.size
+        return await body.as_file(), body.size
     except BaseException:
         body.close()
         raise
@@ -42,34 +42,47 @@ async def _next(receive: Callable[[], Awaitable[Event]], patience: float) -> Eve
     raise RequestTimeout(f"nothing of the request's body came for {patience:g} s")
 
 
+BLOCK = 65_536  # bytes in which pieces are gathered: a client may send one by one
+
+
 class Body:
-    """What has come of it so far. In memory it stays in the pieces that came: to join them as they come costs twice."""
+    """What has come of it so far. In memory it stays in blocks: one that grows takes twice its size while it does."""
 
     def __init__(self, in_memory: int, folder: str | None) -> None:
         self._in_memory, self._folder = in_memory, folder
-        self._pieces: list[bytes] = []
+        self._block = bytearray()
+        self._blocks: list[bytes] = []
         self._file: IO[bytes] | None = None
         self.size = 0
 
     async def add(self, piece: bytes) -> None:
-        """Take one more piece; what goes to the disk is written in a thread."""
+        """Take one more piece."""
         self.size += len(piece)
-        if self.size <= self._in_memory:
-            self._pieces.append(piece)
-        elif piece:
-            await to_thread.run_sync(self._write, piece)
+        self._block += piece
+        if len(self._block) >= BLOCK:
+            await self._put_away()
 
-    def _write(self, piece: bytes) -> None:
+    async def _put_away(self) -> None:
+        """Begin another block; what goes to the disk is written in a thread."""
+        block = bytes(self._block)
+        self._block.clear()
+        if self.size <= self._in_memory:
+            self._blocks.append(block)
+        else:
+            await to_thread.run_sync(self._write, block)
+
+    def _write(self, block: bytes) -> None:
         if self._file is None:
             self._file = TemporaryFile("w+b", dir=self._folder)  # noqa: SIM115 - whoever gets it closes it
-            self._file.writelines(self._pieces)
-            self._pieces.clear()
-        self._file.write(piece)
+            self._file.writelines(self._blocks)
+            self._blocks.clear()
+        self._file.write(block)
 
-    def as_file(self) -> IO[bytes]:
+    async def as_file(self) -> IO[bytes]:
         """Return it, at its beginning."""
+        await self._put_away()
         if self._file is None:
-            return BytesIO(b"".join(self._pieces))
+            return BytesIO(b"".join(self._blocks))
         self._file.seek(0)
         return self._file
 

@@ -10,7 +10,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error
 from django.db import DatabaseError, connections
 
-from ..exceptions import InvalidChannelLayerError, TrichannelsError
+from ..exceptions import ConfigError, InvalidChannelLayerError, TrichannelsError
 from ..layers.configured import blocking_layer, configurations, make_layers
 from ..layers.memory import InMemoryChannelLayer
 from .options import Options
@@ -18,6 +18,23 @@ from .options import Options
 NOBODY = "trichannels.check"  # a group that nobody is in
 
 Check = Callable[..., Iterable[CheckMessage]]
+
+
+def check_options(app_configs: object, **more: object) -> list[CheckMessage]:
+    """E007: ``TRICHANNELS`` is wrong."""
+    try:
+        Options.read()
+    except ConfigError as error:
+        return [Error(str(error), id="trichannels.E007")]
+    return []
+
+
+def options_or_defaults() -> Options:
+    """Return what the settings say; the defaults where that is wrong, which E007 tells."""
+    try:
+        return Options.read()
+    except ConfigError:
+        return Options()
 
 
 def check_layers(app_configs: object, **more: object) -> list[CheckMessage]:
@@ -69,7 +86,7 @@ def check_other_servers(app_configs: object, **more: object) -> list[CheckMessag
 def check_pools(app_configs: object, **more: object) -> list[CheckMessage]:
     """E004, W002: connection pools that do not fit."""
     found: list[CheckMessage] = []
-    options = Options.read()
+    options = options_or_defaults()
     lanes = options.LANES + options.HTTP_LANES
     for alias in connections:
         described = connections[alias].settings_dict
@@ -100,7 +117,7 @@ def check_pools(app_configs: object, **more: object) -> list[CheckMessage]:
 
 def check_memory(app_configs: object, **more: object) -> list[CheckMessage]:
     """E005: a layer that ends at its process, where there are several."""
-    processes = Options.read().PROCESSES
+    processes = options_or_defaults().PROCESSES
     if processes is None or processes == 1:
         return []
     return [
@@ -115,7 +132,7 @@ def check_memory(app_configs: object, **more: object) -> list[CheckMessage]:
 
 def check_memory_in_production(app_configs: object, **more: object) -> list[CheckMessage]:
     """W003, when deploying: the same, where nothing is said about processes."""
-    if settings.DEBUG or Options.read().PROCESSES is not None:
+    if settings.DEBUG or options_or_defaults().PROCESSES is not None:
         return []
     return [
         checks.Warning(
@@ -155,7 +172,7 @@ def check_reachable(app_configs: object, **more: object) -> list[CheckMessage]:
 
 def check_limits(app_configs: object, databases: Iterable[str] | None = None, **more: object) -> list[CheckMessage]:
     """W004, with ``check --database``: fewer connections than lanes."""
-    options = Options.read()
+    options = options_or_defaults()
     wanted = (options.LANES + options.HTTP_LANES) * (options.PROCESSES or 1)
     found: list[CheckMessage] = []
     for alias in databases or ():
@@ -196,6 +213,7 @@ def check_library(app_configs: object, **more: object) -> list[CheckMessage]:
 
 
 ALL: list[tuple[Check, dict[str, Any]]] = [
+    (check_options, {}),
     (check_layers, {}),
     (check_application, {}),
     (check_other_servers, {}),

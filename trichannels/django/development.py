@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 from django.contrib.staticfiles.handlers import StaticFilesHandlerMixin
 
-from ..events import ASGIApp, Event, Receive, Scope, Send
+from ..events import ASGIApp, Event, Receive, Scope, Send, printable
 from .http import DjangoHTTP, Handler
 
 Write = Callable[[str, str, str], None]
@@ -66,7 +66,7 @@ class Narrator:
 class _Story:
     def __init__(self, scope: Scope, send: Send, write: Write) -> None:
         self._write, self.passes_on = write, send
-        self._path = scope["path"]
+        self._path = printable(scope["path"])
         host, port = scope.get("client") or ("unix", "")
         self._who = f"{host}:{port}" if port else str(host)
         self._scope = scope
@@ -95,7 +95,7 @@ class _Request(_Story):
         kind = "HTTP_NOT_MODIFIED" if self._status == 304 else KINDS.get(self._status // 100, "HTTP_SERVER_ERROR")
         if self._status == 404:
             kind = "HTTP_NOT_FOUND"
-        query = self._scope.get("query_string", b"").decode("latin1")
+        query = printable(self._scope.get("query_string", b"").decode("latin1"))
         path = f"{self._path}?{query}" if query else self._path
         took = (time.perf_counter() - self._began) * 1000
         what = f"{self._status} {self._size} B" if self._status else "no answer"
@@ -117,7 +117,7 @@ class _Socket(_Story):
         elif event["type"] == "websocket.http.response.start":
             self._refused = str(event["status"])
         elif event["type"] == "websocket.close":
-            reason = event.get("reason")
+            reason = printable(event.get("reason") or "")
             self._closed = f" {event.get('code', 1000)}" + (f" {reason}" if reason else "")
 
     def end(self) -> None:

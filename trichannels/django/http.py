@@ -27,7 +27,7 @@ from ..bridge.island import current_island
 from ..bridge.streams import SelfCancelled, chunks_of, in_a_task, no_stray_cancellation
 from ..db import DjangoHooks
 from ..environ import environ_of
-from ..events import Event, Headers, Receive, Scope, Send
+from ..events import Event, Headers, Receive, Scope, Send, printable
 from ..exceptions import (
     BridgeClosed,
     BridgeSaturated,
@@ -132,7 +132,7 @@ class DjangoHTTP:
                 try:
                     answer = await self.bridge.run(self._answer, environ, send, island, open_streams)
                 except BridgeSaturated as error:
-                    log.error("%s %s: %s", environ["REQUEST_METHOD"], environ["PATH_INFO"], error)
+                    log.error("%s %s: %s", environ["REQUEST_METHOD"], printable(environ["PATH_INFO"]), error)
                     await _refuse(send, 503, "all threads are busy: try again later")
                 else:
                     if answer is not None and answer.stream is None:
@@ -199,11 +199,14 @@ async def _send_async_stream(answer: Answer, send: Send, island: AsyncioIsland, 
     """Send an async stream: it is iterated on the island, and no lane waits for it."""
     await send(answer.start)
     around = partial(as_left, answer.variables, executor)
-    async with island.iterating(in_a_task(chunks_of(answer.stream)), around) as chunks:
-        async for chunk in chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            await _send_content(send, chunk, more=True)
+    try:
+        async with island.iterating(in_a_task(chunks_of(answer.stream)), around) as chunks:
+            async for chunk in chunks:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                await _send_content(send, chunk, more=True)
+    finally:
+        executor.close()
     await send({"type": "http.response.body"})
 
 

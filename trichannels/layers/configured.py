@@ -87,12 +87,13 @@ class _Configured:
         self.lock = threading.RLock()
         self.testing = False
         self.first: dict[str, ChannelLayer] | None = None
+        self.claimed = False  # a loop has opened those, or is about to
         self.blocking: dict[str, Any] = {}
 
     def forget(self) -> None:
         """The setting has changed."""
         with self.lock:
-            self.first = None
+            self.first, self.claimed = None, False
             for layer in self.blocking.values():
                 layer.close()
             self.blocking.clear()
@@ -103,13 +104,28 @@ forget_layers = _CONFIGURED.forget
 
 
 def configured_layers() -> Mapping[str, ChannelLayer]:
-    """Return the layers that a loop is to open: always the same ones, unless another loop has them open."""
+    """Return the layers that a loop would open, to be looked at."""
     with _CONFIGURED.lock:
         if _CONFIGURED.first is None:
             _CONFIGURED.first = make_layers()
-        if any(layer.opened for layer in _CONFIGURED.first.values()):
-            return make_layers()
         return _CONFIGURED.first
+
+
+def claim_layers() -> Mapping[str, ChannelLayer]:
+    """Return layers that are the running loop's own to open: those, unless another loop has them."""
+    with _CONFIGURED.lock:
+        if _CONFIGURED.claimed:
+            return make_layers()
+        layers = configured_layers()
+        _CONFIGURED.claimed = True
+        return layers
+
+
+def release_layers(layers: Mapping[str, ChannelLayer]) -> None:
+    """Let another loop have them: they are closed."""
+    with _CONFIGURED.lock:
+        if layers is _CONFIGURED.first:
+            _CONFIGURED.claimed = False
 
 
 def blocking_layer(alias: str) -> Any:

@@ -14,11 +14,11 @@ from anyio.lowlevel import RunVar
 
 from ..seam import HostTask, on_loop, spawn_host
 from .base import ChannelLayer
-from .configured import configured_layers
+from .configured import claim_layers, configured_layers, release_layers
 from .registry import registered
 
 COMPANIONS: list[Callable[[Mapping[str, ChannelLayer]], AbstractAsyncContextManager[object]]] = []
-"""Blocks that are entered once layers are open, wherever that is, and left before they close."""
+"""Blocks that are entered once layers are open, even if there are none, and left before they close."""
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that the last instance waits, shielded, for layers of the degraded way to close."""
@@ -37,7 +37,7 @@ async def open_layers(layers: Mapping[str, ChannelLayer]) -> AsyncIterator[None]
                 error.add_note(f"while opening the channel layer {aliases}")
                 raise
         stack.enter_context(registered(layers))
-        for companion in COMPANIONS if layers else ():
+        for companion in COMPANIONS:
             await stack.enter_async_context(companion(layers))
         yield
 
@@ -60,6 +60,7 @@ class Keeper:
                 self._ready.set()
                 await self._unused.wait()
         finally:
+            release_layers(self._layers)
             self._ready.set()
 
     @property
@@ -142,7 +143,7 @@ class LayerHost:
         """Return the layers that are to be opened now."""
         if self._layers is not None:
             return self._layers
-        state.layers = configured_layers()
+        state.layers = claim_layers()
         return state.layers
 
     @property
@@ -159,10 +160,13 @@ class LayerHost:
                 yield
             return
         state.owned = True
+        layers: Mapping[str, ChannelLayer] = {}
         try:
-            async with open_layers(self._choose(state)):
+            layers = self._choose(state)
+            async with open_layers(layers):
                 yield
         finally:
+            release_layers(layers)
             state.owned, state.layers = False, None
 
     @asynccontextmanager

@@ -98,6 +98,8 @@ def _import(name: str, app_dir: str) -> ModuleType:
                 "check its name, or say with --app-dir where it is"
             ) from error
         raise _failed(name, error) from error
+    except ConfigError:
+        raise
     except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
 

@@ -84,9 +84,11 @@ def shared_connections() -> Iterator[Bridge]:
     """
     with lent_connections() as lent:
         bridge = Bridge(1, name="test", hooks=partial(LentConnections, lent))
-        with only_bridge(bridge):
-            yield bridge
-        bridge.end()
+        try:
+            with only_bridge(bridge):
+                yield bridge
+        finally:
+            bridge.end()
 
 
 # ---- the test's thread is the lane

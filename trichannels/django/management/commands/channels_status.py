@@ -10,8 +10,8 @@ import anyio
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ....exceptions import ConfigError, InvalidChannelLayerError, TrichannelsError
-from ....layers.base import ChannelLayer
+from ....exceptions import ConfigError, InvalidChannelLayerError, InvalidName, TrichannelsError
+from ....layers.base import ChannelLayer, require_queue_name
 from ....layers.configured import make_layers
 from ....layers.memory import InMemoryChannelLayer
 from ....layers.queues import QueueStatistics
@@ -20,11 +20,13 @@ from ....status import ProcessStatus, ask_processes, groups_of
 
 ALIAS = "default"  # on which the control channel is
 LISTED = 20  # groups that are shown
+LONGEST = 3600.0  # seconds
 
 
 class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
     """Asks each process, and waits a second for the answers."""
 
+    requires_system_checks = ()  # what is wrong is told in one line
     help = "Lists live processes, sockets, groups and queues, as the processes that have the layer open tell it."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,6 +37,8 @@ class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Ask, and print."""
+        if not 0 < options["timeout"] <= LONGEST:
+            raise CommandError(f"--timeout takes seconds, more than 0 and at most {LONGEST:g}", returncode=2)
         try:
             layers = make_layers()
         except InvalidChannelLayerError as error:
@@ -48,6 +52,11 @@ class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
                 returncode=2,
             )
         names = sorted({*options["queue"], *_routed()})
+        try:
+            for name in names:
+                require_queue_name(name)
+        except InvalidName as error:
+            raise CommandError(f"--queue: {error}", returncode=2) from error
         try:
             found, queues = anyio.run(_ask, layer, options["timeout"], names, backend="trio")
         except TrichannelsError as error:
