@@ -1,6 +1,7 @@
 """Each program in ``examples/`` runs and does what it says."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from examples import chat, embedded, guestbook, thumbnails
+from examples import chat, clock, embedded, guestbook, thumbnails
+from trichannels.testing.http import HttpCommunicator
 from trichannels.testing.websocket import WebsocketCommunicator
 
 
@@ -23,6 +25,19 @@ async def test_chat() -> None:
         assert await ada.receive_json_from() == {"text": "hello"}
         assert await grace.receive_json_from() == {"text": "hello"}
         assert await stranger.receive_nothing()
+
+
+async def test_clock(autojump_clock: object) -> None:
+    async with HttpCommunicator(clock.application, "GET", "/") as request:
+        page = await request.get_response()
+    assert b'new EventSource("/time/")' in page["body"]
+    assert b'addEventListener("tick"' in page["body"]
+    async with HttpCommunicator(clock.application, "GET", "/time/") as request:
+        assert (await request.receive_output())["status"] == 200
+        assert (await request.receive_output())["body"] == b"retry: 1000\n\n"
+        for _ in range(3):
+            body = (await request.receive_output(timeout=2))["body"].decode()
+            assert re.fullmatch(r"event: tick\ndata: \d\d:\d\d:\d\d\n\n", body)
 
 
 async def test_thumbnails() -> None:

@@ -68,7 +68,7 @@ FLOORS = {
     5: ("layers",),
     6: ("consumer", "server"),
     7: ("django", "generic"),
-    8: ("cli", "__main__", "demo", "testing"),
+    8: ("cli", "__main__", "demo", "testing", "upgrade"),
 }
 
 # Which files may name a library, at the top or inside a function.
@@ -93,6 +93,7 @@ MAY_NAME = {
     ),
     "hiredis": ("layers.redis",),
     "redis": ("layers.redis",),
+    "libcst": ("upgrade",),
 }
 
 

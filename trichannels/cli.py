@@ -1,7 +1,8 @@
-"""``trichannels serve | worker | dead | demo``: from a command line to an exit code. What these do is in ``server/``.
+"""``trichannels serve | worker | dead | demo | upgrade``: from a command line to an exit code.
 
-Exit codes: 0 it stopped when told to; 1 the application or a worker failed; 2 the command line is wrong. Imports are
-inside the functions, so that ``--help`` is quick and works without the extra, and Ctrl-C leaves no traceback early on.
+What these do is in ``server/`` and ``upgrade/``. Exit codes: 0 it stopped when told to; 1 the application or a worker
+failed; 2 the command line is wrong. Imports are inside the functions, so that ``--help`` is quick and works without the
+extra, and Ctrl-C leaves no traceback early on.
 """
 
 import argparse
@@ -180,7 +181,16 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
     demo = commands.add_parser("demo", help="serve the chat that comes with the package", description=DEMO)
     demo.add_argument("--bind", **{**BIND, "default": argparse.SUPPRESS})
     demo.add_argument("--log-level", default="warning", **{**LOG_LEVEL, "help": LOG_LEVEL["help"].format("warning")})
-    return parser, {"serve": serve, "worker": worker, "dead": dead, "demo": demo}
+    upgrade = commands.add_parser(
+        "upgrade",
+        help="move a project of Django Channels here",
+        description="Rewrite a project of Django Channels 2 to 4 for trichannels, and list what is left to you.",
+        usage="trichannels upgrade PATH... [options]",
+    )
+    upgrade.add_argument("paths", metavar="PATH", nargs="+", help="files, and directories with all that is in them")
+    upgrade.add_argument("--check", action="store_true", help="change nothing; exit 1 if anything would change")
+    upgrade.add_argument("--diff", action="store_true", help="change nothing; print a unified diff")
+    return parser, {"serve": serve, "worker": worker, "dead": dead, "demo": demo, "upgrade": upgrade}
 
 
 def _descriptors(text: str) -> tuple[int, ...]:
@@ -289,5 +299,15 @@ def _welcome(server: "Server") -> None:
     print(f"The chat is on {' and '.join(server.addresses)}", "- open it in two tabs; Ctrl-C ends it", flush=True)  # noqa: T201
 
 
-COMMANDS = {"serve": _serve, "worker": _worker, "dead": _dead, "demo": _demo}
+def _upgrade(options: dict[str, Any], arguments: Sequence[str]) -> int:
+    try:
+        from .upgrade.command import UpgradeCommand
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "libcst":
+            raise ConfigError("upgrading needs libcst: pip install 'trichannels[upgrade]'") from error
+        raise
+    return UpgradeCommand(**options).run()
+
+
+COMMANDS = {"serve": _serve, "worker": _worker, "dead": _dead, "demo": _demo, "upgrade": _upgrade}
 SERVING = ("serve", "demo")

@@ -46,6 +46,16 @@ class Transport(Protocol):
         """
 
 
+class Draining(Transport, Protocol):
+    """A transport of a response, which nobody ends for the application when the server drains."""
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        """Call ``callback()`` once the server begins to drain; at once if it does already. It must not block or raise.
+
+        For responses that have no end of their own: without it they last until the drain is over, and are cut.
+        """
+
+
 Serializer: TypeAlias = Callable[[Mapping[str, Any]], Event]
 """Makes the ``websocket.send`` that all members of a group send for one event; what it raises, each of them raises."""
 

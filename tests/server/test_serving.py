@@ -91,6 +91,14 @@ async def test_lifespan_shutdown_that_hangs_is_cut(caplog: pytest.LogCaptureFixt
     assert "lifespan.shutdown took more than" in caplog.text
 
 
+async def test_a_path_is_no_line_of_the_access_log(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    async with serving(echo_app, access_log=str(path)) as server, await connect(server) as client:
+        await client.get("/x%0AFAKE%1b%5b2J")
+    (line,) = path.read_text().splitlines()
+    assert "/x\\nFAKE\\x1b[2J" in line
+
+
 async def test_access_log_has_http_and_websockets(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     async with serving(echo_app, access_log=str(path)) as server, await connect(server) as client:

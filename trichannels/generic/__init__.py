@@ -1,1 +1,1 @@
-"""Ready-made consumers: WebSocket, JSON, HTTP."""
+"""Ready-made consumers: WebSocket, JSON, HTTP, server-sent events."""

@@ -38,6 +38,7 @@ class Exchange:
         self._changed = trio.lowlevel.ParkingLot()
         self._send = send
         self._callbacks: list[Callable[[int, str], None]] = []
+        self._draining: list[Callable[[], None]] = []
         self._bounds: list[CancelScope] = []
         self._sending: set[trio.CancelScope] = set()
 
@@ -89,7 +90,10 @@ class Exchange:
             sending.cancel()
 
     async def go_away(self) -> None:
-        """Close a WebSocket over HTTP/2 because the server restarts."""
+        """Tell who wants to know that the server drains; close a WebSocket over HTTP/2 because it restarts."""
+        callbacks, self._draining = self._draining, []
+        for callback in callbacks:
+            callback()
         if self.conversation.state == "open" and self.left is None:
             await self._through({"type": "websocket.close", "code": RESTART})
             self.lose({"type": "websocket.disconnect", "code": RESTART, "reason": ""})
@@ -102,6 +106,13 @@ class Exchange:
             self._callbacks.append(callback)
         elif self.conversation.state != "closed":
             callback(self.left.get("code", 1006), "")
+
+    def when_draining(self, callback: Callable[[], None]) -> None:
+        """See :class:`trichannels.events.Draining`."""
+        if self.wall.draining:
+            callback()
+        else:
+            self._draining.append(callback)
 
     def bound(self, scope: CancelScope) -> None:
         """See :class:`trichannels.events.Transport`."""

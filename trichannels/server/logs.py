@@ -5,12 +5,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from ..events import printable
 from ..exceptions import ConfigError
 from .config import ServerConfig
 from .contain import LOG
 
 ACCESS = logging.getLogger("trichannels.access")
 LINE = logging.Formatter("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
+
+
+class OneLine(logging.Formatter):
+    """For what clients have written, such as paths: no line break in them begins another line, nothing is obeyed."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+ACCESS_LINE = OneLine("%(asctime)s [%(process)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")
 
 
 @contextmanager
@@ -29,7 +40,7 @@ def open_logs(settings: ServerConfig) -> Iterator[logging.Logger | None]:
 @contextmanager
 def _directed(logger: logging.Logger, target: str, option: str, level: str) -> Iterator[None]:
     handler = _handler(target, option)
-    handler.setFormatter(LINE)
+    handler.setFormatter(ACCESS_LINE if logger is ACCESS else LINE)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level.upper())

@@ -1,6 +1,7 @@
 """The application's side of a WebSocket over HTTP/1.1: its ``receive`` and ``send``, and what we offer beyond ASGI."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -40,7 +41,6 @@ class WebSocketTransport:
         "_offered",
         "_peer",
         "_sends",
-        "_shares",
         "_turn",
         "_until",
         "_wall",
@@ -64,7 +64,6 @@ class WebSocketTransport:
         self._callbacks: list[Callable[[int, str], None]] = []
         self._bounds: list[CancelScope] = []
         self._denied: Event | None = None
-        self._shares: Shares = nothing
         self._until, self._sends = 0.0, 0
         peer.on_end = self._tell
         peer.on_left_behind = self._left_behind
@@ -181,12 +180,11 @@ class WebSocketTransport:
 
     def share(self, shares: Shares) -> Callable[[Shared], bool]:
         """See :class:`trichannels.events.Broadcasting`."""
-        self._shares = shares
-        return self._write_shared
+        return partial(self._write_shared, shares)
 
-    def _write_shared(self, event: Shared) -> bool:
+    def _write_shared(self, shares: Shares, event: Shared) -> bool:
         """Write an event that is framed once for all its receivers (RFC 6455 section 5.6)."""
-        serializer = self._shares(event.type)
+        serializer = shares(event.type)
         if serializer is None:
             return False
         key = serializer if self._frame is frame else (serializer, self._frame)

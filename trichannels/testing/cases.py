@@ -140,9 +140,10 @@ def run_on_test_thread(func: Callable[..., Awaitable[T]], /, *args: Any, backend
 
 
 def on_test_thread(func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Make a blocking test of an async one, by :func:`run_on_test_thread`::
+    """Make a blocking test of an async one, by :func:`run_on_test_thread`.
 
-    class ChatTests(TestCase):
+    In a ``TestCase``::
+
         @on_test_thread
         async def test_chat(self): ...
     """
