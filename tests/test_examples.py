@@ -3,13 +3,17 @@
 import json
 import re
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 from trio_websocket import open_websocket_url
+from websockets.sync.client import connect
 
 from examples import chat, clock, embedded, guestbook, thumbnails
+from trichannels.testing import LiveServer
 from trichannels.testing.http import HttpCommunicator
 from trichannels.testing.websocket import WebsocketCommunicator
 
@@ -74,3 +78,15 @@ async def test_embedded(descriptors: None) -> None:
                 prices = [json.loads(await socket.get_message())["price"] for _ in range(3)]
             nursery.cancel_scope.cancel()
     assert all(isinstance(price, float) for price in prices)
+
+
+@pytest.mark.server
+@pytest.mark.trio_only
+@pytest.mark.parametrize("host", ["starlette", "litestar"])
+def test_inside_other_frameworks(host: str) -> None:
+    app = import_module(f"examples.inside_{host}").app
+    with LiveServer.in_thread(app) as live, connect(f"{live.ws_url}/live/ws/lobby/") as socket:
+        socket.send('{"text": "hello"}')
+        assert json.loads(socket.recv(10)) == {"text": "hello"}
+        assert "said" in httpx.post(f"{live.url}/announce/lobby", content="hi", trust_env=False).text
+        assert json.loads(socket.recv(10)) == {"text": "hi"}
