@@ -38,4 +38,4 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
         yield
 
 
-app = Litestar(route_handlers=[live, announce], lifespan=[lifespan], openapi_config=None)
+app = Litestar(route_handlers=[live, announce], lifespan=[lifespan], logging_config=None, openapi_config=None)
