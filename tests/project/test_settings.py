@@ -14,7 +14,13 @@ from django.test import override_settings
 
 from trichannels.auth import AuthMiddlewareStack
 from trichannels.bridge import current_bridge
-from trichannels.exceptions import ConfigError, InvalidChannelLayerError, LayerUnreachable
+from trichannels.exceptions import (
+    ConfigError,
+    InvalidChannelLayerError,
+    InvalidName,
+    LayerUnreachable,
+    UnserializableMessage,
+)
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer
 from trichannels.layers import ChannelLayer, InMemoryChannelLayer, channel_layers, get_channel_layer
 from trichannels.layers.anywhere import AnywhereLayer
@@ -267,6 +273,22 @@ def test_the_blocking_client_has_it_too(redis: RedisProcess) -> None:
 
     # the block of the layer is left after the transaction's
     assert hear_one(redis, work) == "3"
+    connections.close_all()
+
+
+def test_what_is_sent_later_is_what_it_was_and_what_is_wrong_is_told_now(redis: RedisProcess) -> None:
+    def work() -> None:
+        layer: Any = get_channel_layer()
+        message = {"type": "room.message", "n": 4}
+        with transaction.atomic():
+            layer.group_send("room", message, on_commit=True)
+            message["n"] = 5
+            with pytest.raises(UnserializableMessage):
+                layer.group_send("room", {"type": "room.message", "n": object()}, on_commit=True)
+            with pytest.raises(InvalidName):
+                layer.group_send("no name", {"type": "x"}, on_commit=True)
+
+    assert hear_one(redis, work) == "4"
     connections.close_all()
 
 

@@ -16,10 +16,10 @@ from ..bridge.home import Home, awaitable_too, home, this_loop
 from ..bridge.lane import in_lane
 from ..exceptions import BridgeClosed, InvalidChannelLayerError
 from ..seam import on_loop
-from .base import ChannelLayer
+from .base import ChannelLayer, require_channel_name, require_group_name, type_of
 from .configured import after_commit, blocking_layer
 from .history import Position
-from .serializers import Message
+from .serializers import Message, Serializer
 
 OPEN = "layers"  # under which a loop keeps those that are open on it, by alias, the newest last
 
@@ -69,8 +69,11 @@ class AnywhereLayer:
     # ---- what it does; each blocks in a thread, and is awaited on a loop
 
     @awaitable_too
-    def send(self, channel: str, message: Message, *, delay: float = 0, on_commit: bool = False) -> Any:
+    def send(self, channel: str, message: Message, *, delay: float = 0, on_commit: bool | str = False) -> Any:
         """Send to one channel, ``delay`` seconds from now; ``on_commit`` as in ``group_send``."""
+        if on_commit:
+            require_channel_name(channel)
+            message = self._kept(message)
         return self._do("send", channel, message, on_commit=on_commit, delay=delay)
 
     @awaitable_too
@@ -80,9 +83,12 @@ class AnywhereLayer:
         """Send to every member of a group; returns the position where the group has history.
 
         ``on_commit``, in a thread: send once Django's transaction is committed (of the default database, or the one
-        that is named); at once where there is none, and never if it is rolled back. Then None is returned, and an
-        error of sending is logged.
+        that is named); at once where there is none, and never if it is rolled back. What is sent is the message as it
+        is now; None is returned, and an error of sending is logged. A name or a message that is wrong is an error now.
         """
+        if on_commit:
+            require_group_name(group)
+            message = self._kept(message)
         return self._do("group_send", group, message, idempotency_key, on_commit=on_commit)
 
     @awaitable_too
@@ -130,6 +136,15 @@ class AnywhereLayer:
             after_commit(blocking, None if on_commit is True else on_commit)
             return None
         return blocking()
+
+    def _kept(self, message: Message) -> Message:
+        """Return a copy of a message that is sent later; raises what is wrong with it."""
+        if on_loop():
+            _refuse_on_commit()
+        layer, _ = self._found(None)
+        serializer: Serializer = (layer or blocking_layer(self.alias)).serializer
+        type_of(message)
+        return serializer.decode(serializer.encode(message))
 
     async def _elsewhere(self, method: str, *args: Any, **more: Any) -> Any:
         """Have it done, on whichever loop we are."""

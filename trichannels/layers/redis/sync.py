@@ -132,12 +132,12 @@ class SyncChannelLayer:
         at once where there is none, and never if it is rolled back. Then None is returned, and an error is logged.
         """
         refuse_loops()
-        if on_commit:
-            work = partial(self.group_send, group, message, idempotency_key)
-            after_commit(work, None if on_commit is True else on_commit)
-            return None
         require_group_name(group)
         sealed = self._seal(message)
+        if on_commit:
+            work = partial(self.group_send, group, self.serializer.decode(sealed), idempotency_key)
+            after_commit(work, None if on_commit is True else on_commit)
+            return None
         history = history_of(self.histories, group)
         if isinstance(self.wire, Native) and history is not None:
             client, channel = self._client(group), self.wire.events(group)
