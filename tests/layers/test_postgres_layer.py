@@ -1,0 +1,373 @@
+"""The example of a layer from outside keeps the contract, but for what it leaves out, and outlives its PostgreSQL."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import anyio
+import psycopg
+import pytest
+from anyio import to_thread
+from psycopg.pq.abc import PGconn
+
+from examples.postgres_layer import LONGEST, BlockingPostgres, PostgresChannelLayer
+from trichannels.exceptions import (
+    BadEvent,
+    InvalidChannelLayerError,
+    LayerClosed,
+    LayerRefused,
+    LayerUnreachable,
+    OutcomeUnknown,
+)
+from trichannels.inbox import Mailbox
+from trichannels.layers.base import ChannelLayer, Subscription
+from trichannels.layers.history import History, Position
+from trichannels.layers.serializers import Message
+from trichannels.layers.switchboard import Switchboard
+from trichannels.testing.contract.base import ContractBase, mailbox, message
+from trichannels.testing.contract.cancellation import CancellationContract
+from trichannels.testing.contract.channels import ChannelsContract
+from trichannels.testing.contract.groups import GroupsContract
+from trichannels.testing.contract.lifetime import LifetimeContract
+from trichannels.testing.contract.messages import MessagesContract
+from trichannels.testing.contract.names import NamesContract
+from trichannels.testing.contract.queues import QueuesContract
+from trichannels.testing.contract.statistics import StatisticsContract
+from trichannels.testing.contract.subscriptions import SubscriptionsContract
+
+from ..database.postgres import PostgresProcess
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("descriptors")]
+
+NUMBERS = count()
+GAP = {"type": "layer.resync", "group": "group", "recovered": False}
+LARGE = message(7) | {"text": "x" * LONGEST}
+
+
+def dsn_of(server: PostgresProcess) -> str:
+    return f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
+
+
+def fresh_prefix() -> str:
+    """Return a prefix that no other test uses."""
+    return f"test-{os.getpid()}-{next(NUMBERS)}"
+
+
+def make(server: PostgresProcess, prefix: str = "", **options: object) -> PostgresChannelLayer:
+    return PostgresChannelLayer(dsn_of(server), prefix=prefix or fresh_prefix(), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresProcess]:
+    with PostgresProcess() as server:
+        yield server
+
+
+async def received(events: Subscription) -> Message:
+    with anyio.fail_after(20):
+        return await events.receive()
+
+
+# ---- the contract
+
+
+class Attentive(PostgresChannelLayer):
+    """It notes what it hears: who sends something last knows when all that went before has been delivered."""
+
+    last = ""
+    news: anyio.Event | None = None
+
+    async def _take(self, board: Switchboard, connection: PGconn, line: str) -> None:
+        self.last = line
+        if self.news is not None:
+            self.news.set()
+        if not line.startswith("barrier"):
+            await super()._take(board, connection, line)
+
+
+class OnARealServer(ContractBase):
+    quiet = 0.03
+    server: PostgresProcess
+    made: list[Attentive]
+
+    @pytest.fixture(autouse=True)
+    def served(self, postgres: PostgresProcess) -> None:
+        self.server, self.made = postgres, []
+
+    def make(self, prefix: str) -> Attentive:
+        self.made.append(Attentive(dsn_of(self.server), prefix=prefix, capacity=3))
+        return self.made[-1]
+
+    def make_layer(self) -> ChannelLayer:
+        return self.make(fresh_prefix())
+
+    def make_peer(self, layer: ChannelLayer) -> ChannelLayer:
+        assert isinstance(layer, PostgresChannelLayer)
+        return self.make(layer.prefix)
+
+    async def settle(self) -> None:
+        """Notifications come in the order of the transactions: what was sent before the barrier has come before it."""
+        for layer in self.made:
+            if layer.opened:
+                barrier = f"barrier {next(NUMBERS)}"
+                self.server.ask(f"select pg_notify('{layer.prefix}', '{barrier}')")
+                with anyio.fail_after(self.patience):
+                    while layer.last != barrier:
+                        layer.news = anyio.Event()
+                        await layer.news.wait()
+
+    async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
+        await self.settle()
+        return await super().drained(layer, channel)
+
+    async def rest_of(self, box: Mailbox) -> list[Message]:
+        await self.settle()
+        return await super().rest_of(box)
+
+
+class TestPostgresLayer(
+    OnARealServer,
+    LifetimeContract,
+    NamesContract,
+    MessagesContract,
+    ChannelsContract,
+    GroupsContract,
+    SubscriptionsContract,
+    CancellationContract,
+    StatisticsContract,
+):
+    """All parts but histories, presence and queues; of the last, what does not need one."""
+
+    brief = QueuesContract.brief
+    test_a_channel_of_this_process_is_sent_to_with_a_delay = (
+        QueuesContract.test_a_channel_of_this_process_is_sent_to_with_a_delay
+    )
+
+
+# ---- over the wire
+
+
+async def test_two_processes_hear_each_other(postgres: PostgresProcess) -> None:
+    one = make(postgres)
+    async with (
+        one,
+        make(postgres, one.prefix) as two,
+        make(postgres) as stranger,
+        one.subscribe("group") as first,
+        two.subscribe("group") as second,
+        stranger.subscribe("group") as third,
+    ):
+        for number, sender in enumerate((one, two)):
+            await sender.group_send("group", message(number))
+            assert await received(first) == await received(second) == message(number)
+        channel = await one.new_channel()
+        await two.send(channel, message(1), delay=0.05)
+        with anyio.fail_after(20):
+            assert await one.receive(channel) == message(1)
+        assert third.statistics().layer_messages == 0
+
+
+async def test_large_messages_keep_their_place(postgres: PostgresProcess) -> None:
+    one = make(postgres)
+    async with one, make(postgres, one.prefix) as two, one.subscribe("group") as events:
+        channel = await one.new_channel()
+        for content in (message(1), LARGE, message(2), LARGE | {"text": "y" * 3_000_000}, message(3)):
+            await two.group_send("group", content)
+            if content["number"] != 7:
+                await two.send(channel, content | {"text": "z" * LONGEST})
+        assert [len((await received(events)).get("text", "")) for _ in range(3)] == [0, LONGEST, 0]
+        told = await received(events)  # larger than an inbox may be
+        assert (told["type"], told["count"]) == ("layer.dropped", 1)
+        assert await received(events) == message(3)
+        with anyio.fail_after(20):
+            assert [(await one.receive(channel))["number"] for _ in range(3)] == [1, 2, 3]
+
+
+async def test_the_longest_line_that_is_sent_as_it_is(postgres: PostgresProcess) -> None:
+    async with make(postgres) as layer, layer.subscribe("group") as events:
+        for length in range(LONGEST * 3 // 4 - 120, LONGEST * 3 // 4 - 20):
+            await layer.group_send("group", {"text": "x" * length})
+            assert await received(events) == {"text": "x" * length}
+        kept = postgres.ask(f'select count(*) from "{layer.prefix}"')[0][0]
+        assert isinstance(kept, int)
+        assert 0 < kept < 100
+
+
+async def test_what_is_too_old_is_deleted_and_that_is_told(postgres: PostgresProcess) -> None:
+    async with make(postgres, expiry=0.1) as layer, layer.subscribe("group") as events:
+        await layer.group_send("group", LARGE)
+        assert await received(events) == LARGE
+        (number,) = postgres.ask(f'select id from "{layer.prefix}"')[0]
+        await anyio.sleep(0.2)
+        await layer.group_send("group", LARGE)
+        assert await received(events) == LARGE
+        assert postgres.ask(f'select count(*) from "{layer.prefix}"') == [(1,)]
+        postgres.ask(f"select pg_notify('{layer.prefix}', '{number} group group *')")
+        assert await received(events) == GAP
+
+
+async def test_what_is_no_message_is_thrown_away_and_told(
+    postgres: PostgresProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make(postgres) as layer, layer.subscribe("group") as events:
+        body = layer.written("group", "group", layer.serializer.encode({"type": "layer.resync", "group": "b"}))[0][-1]
+        for line in ("", "1 group", "1 group group", "1 group group not-base64", "1 group group eA==", body):
+            postgres.ask(f"select pg_notify('{layer.prefix}', '{line}')")
+        assert await received(events) == GAP
+        await layer.group_send("group", message(1))
+        while (event := await received(events)) == GAP:
+            pass
+        assert event == message(1)
+        assert layer.statistics().undeliverable == 6
+    assert "a notification was thrown away" in caplog.text
+
+
+# ---- when PostgreSQL is away
+
+
+async def test_a_restart_is_survived_and_told() -> None:
+    with PostgresProcess() as server:
+        one = make(server, timeout=20)
+        async with (
+            one,
+            make(server, one.prefix, timeout=20) as two,
+            one.subscribe("group") as first,
+            two.subscribe("group") as second,
+        ):
+            await two.group_send("group", message(1))
+            assert await received(first) == await received(second) == message(1)
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(to_thread.run_sync, server.restart)
+                assert await received(first) == await received(second) == GAP
+                async with two.subscribe("another") as late:  # which waits until it can be in force
+                    await one.group_send("another", LARGE)
+                    assert await received(late) == LARGE
+            assert await received(first) == await received(second) == GAP  # once more when it is back
+            await two.group_send("group", message(2))
+            assert await received(first) == await received(second) == message(2)
+
+
+async def test_a_lost_connection_is_told_twice(postgres: PostgresProcess) -> None:
+    async with make(postgres) as layer, layer.subscribe("group", "other") as events:
+        query = f"select pg_terminate_backend(pid) from pg_stat_activity where query = 'listen \"{layer.prefix}\"'"
+        for _ in range(2):
+            assert postgres.ask(query) == [(True,)]
+            assert sorted([(await received(events))["group"] for _ in range(2)]) == ["group", "other"]
+            await layer._heard_of_all()
+            with anyio.fail_after(20):  # it is told again once it is back, unless the first one is still unread
+                assert sorted([(await received(events))["group"] for _ in range(2)]) == ["group", "other"]
+            await layer.group_send("group", message(1))
+            assert await received(events) == message(1)
+
+
+async def test_away_every_call_fails_in_time() -> None:
+    with PostgresProcess() as server:
+        layer, late = make(server, timeout=0.3), make(server, timeout=0.3)
+        async with anyio.create_task_group() as nursery, layer, layer.subscribe("group") as events:
+            channel = layer.attach(mailbox())
+            server.__exit__()
+            assert await received(events) == GAP
+            begin = anyio.current_time()
+            for call in (
+                lambda: layer.group_send("group", message()),
+                lambda: layer.group_add("group", channel),
+                lambda: layer.group_add("group", "specific.other!i1"),
+                lambda: layer.send("specific.other!i1", message()),
+                late.__aenter__,
+            ):
+                with pytest.raises(LayerUnreachable, match=r"not reached within 0\.3 s: .*refused"):
+                    await call()
+            assert anyio.current_time() - begin < 5 * 2
+            await layer.send(channel, message(1))  # for this, nobody is needed
+            layer.timeout = 20
+
+            async def join() -> None:
+                with pytest.raises(LayerClosed):
+                    await layer.group_add("group", channel)
+
+            nursery.start_soon(join)
+            await anyio.wait_all_tasks_blocked()
+            await layer.group_discard("group", channel)
+
+
+async def test_an_answer_that_does_not_come(postgres: PostgresProcess) -> None:
+    async with make(postgres, timeout=0.3) as layer, layer.subscribe("group") as events:
+        with psycopg.connect(dsn_of(postgres)) as other:
+            other.execute(f'lock table "{layer.prefix}"'.encode())
+            with pytest.raises(OutcomeUnknown, match=r"no answer within 0\.3 s"):
+                await layer.group_send("group", LARGE)
+            layer.timeout = layer._sender._timeout = 20
+
+            async def send() -> None:
+                with pytest.raises(OutcomeUnknown, match="lost before it has answered"):
+                    await layer.group_send("group", LARGE)
+
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(send)
+                waiting = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'"
+                for _ in range(2):  # the one that was given up waits there too
+                    while not postgres.ask(waiting):
+                        await anyio.sleep(0.01)
+                    await anyio.sleep(0.1)
+        await layer.group_send("group", message(1))
+        assert await received(events) == message(1)
+
+
+async def test_a_refusal(postgres: PostgresProcess) -> None:
+    async with make(postgres) as layer, layer.subscribe("group") as events:
+        postgres.ask(f'drop table "{layer.prefix}"')
+        with pytest.raises(LayerRefused, match="does not exist"):
+            await layer.group_send("group", LARGE)
+        postgres.ask(f"select pg_notify('{layer.prefix}', '1 group group *')")
+        assert await received(events) == GAP
+        await layer.group_send("group", message(1))
+        assert await received(events) == message(1)
+
+
+# ---- what it does not do, and code without a loop
+
+
+async def test_what_it_leaves_out_is_refused(postgres: PostgresProcess) -> None:
+    with pytest.raises(InvalidChannelLayerError, match="keeps no history"):
+        make(postgres, history={"*": History()})
+    with pytest.raises(InvalidChannelLayerError, match="dsn"):
+        PostgresChannelLayer("host=a color=red")
+    async with make(postgres) as layer:
+        assert not (await layer.join("group", layer.attach(mailbox()), Position(1, "e"))).recovered
+        for refused in (
+            lambda: layer.send("work", message()),
+            lambda: layer.group_add("group", "work"),
+            lambda: layer.presence("group"),
+            lambda: layer.group_send("group", message(), "key"),
+            lambda: layer.send("work", message(), delay=1),
+        ):
+            with pytest.raises(InvalidChannelLayerError):
+                await refused()
+        with pytest.raises(InvalidChannelLayerError, match="has no work queues"):
+            layer.open_queue("work")
+        await layer.group_discard("group", "work")
+        with pytest.raises(BadEvent, match="delay"):
+            await layer.send(await layer.new_channel(), message(), delay=-1)
+
+
+async def test_code_without_a_loop(postgres: PostgresProcess) -> None:
+    prefix = fresh_prefix()
+    sync = PostgresChannelLayer.blocking(dsn=dsn_of(postgres), prefix=prefix)
+    assert isinstance(sync, BlockingPostgres)
+    await to_thread.run_sync(sync.group_send, "group", LARGE)  # nobody has opened such a layer yet
+    async with make(postgres, prefix) as layer, layer.subscribe("group") as events:
+        for content in (message(1), LARGE):
+            await to_thread.run_sync(sync.group_send, "group", content)
+            assert await received(events) == content
+        channel = await layer.new_channel()
+        await to_thread.run_sync(sync.send, channel, message(2))
+        with anyio.fail_after(20):
+            assert await layer.receive(channel) == message(2)
+        with pytest.raises(InvalidChannelLayerError):
+            sync.send(channel, message(), delay=1)
+        postgres.ask(f'drop table "{prefix}"; create view "{prefix}" as select 1')
+        with pytest.raises(LayerRefused):
+            await to_thread.run_sync(sync.group_send, "group", LARGE)
+    sync.close()
+    with pytest.raises(LayerUnreachable):
+        PostgresChannelLayer.blocking(dsn="host=127.0.0.1 port=1").group_send("group", message())
