@@ -10,7 +10,7 @@ TEST = .venv-test
 BENCH = .venv-bench
 BIN = $(TEST)/bin
 
-.PHONY: help demo demo-django test suite lint soak chaos bench bench-redis bench-django clean
+.PHONY: help demo demo-django test suite lint docs soak chaos bench bench-redis bench-django clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make demo-django  serve a Django project with a chat, and two users to log in as"
 	@echo "make test   lint, types, and every test on trio and on asyncio"
 	@echo "make lint   lint and types only"
+	@echo "make docs   the documentation as a site, in docs/_build/html"
 	@echo "make soak   10,000 clients that vanish, and what the server holds afterwards"
 	@echo "make soak-django  2,000 sockets that write to PostgreSQL while clients vanish and it restarts; a minute or two"
 	@echo "make chaos  1,000 faults on Redis servers, sentinels and clusters under load; ten minutes"
@@ -43,6 +44,10 @@ lint: $(TEST)/.ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# A warning, such as a link that leads nowhere, is an error.
+docs: $(TEST)/.ready
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
 
 soak: $(TEST)/.ready
 	$(BIN)/python benchmarks/soak.py --connects 10000
@@ -86,4 +91,4 @@ $(DEMO)/.ready $(TEST)/.ready $(BENCH)/.ready: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(BENCH) .venv-[23].* .venv-node .lane-*.log dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(DEMO) $(TEST) $(BENCH) .venv-[23].* .venv-node .lane-*.log dist build .coverage .coverage.* htmlcov .mypy_cache .ruff_cache .pytest_cache docs/_build
