@@ -82,6 +82,7 @@ async def test_embedded(descriptors: None) -> None:
 
 @pytest.mark.server
 @pytest.mark.trio_only
+@pytest.mark.once
 @pytest.mark.parametrize("host", ["starlette", "litestar"])
 def test_inside_other_frameworks(host: str) -> None:
     app = import_module(f"examples.inside_{host}").app

@@ -4,7 +4,7 @@ import pytest
 
 from tests.asgi import Seen, get, run
 from trichannels.events import Receive, Scope, Send
-from trichannels.exceptions import InvalidRoute
+from trichannels.exceptions import ConfigError, InvalidRoute
 from trichannels.middleware import BaseMiddleware
 from trichannels.patterns import routes_on
 from trichannels.routing import URLRouter
@@ -57,3 +57,9 @@ def test_around_something_else_than_an_application_it_is_a_mistake() -> None:
     with pytest.raises(InvalidRoute, match="Adding: Seen is a class, not an application; give an instance"):
         Adding(Seen)  # type: ignore[arg-type]
     assert repr(Adding(Seen())) == "<Adding of seen>"
+
+
+@pytest.mark.parametrize("name", ["populate_scope", "resolve_scope"])
+def test_what_channels_would_call_is_refused_rather_than_forgotten(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is of Channels, and nobody calls it here"):
+        type("TokenAuth", (BaseMiddleware,), {name: lambda self, scope: None})

@@ -1,6 +1,9 @@
 """The base of middleware: an ASGI application around another."""
 
+from typing import Any
+
 from .events import ASGIApp, Receive, Scope, Send
+from .exceptions import ConfigError
 from .patterns import check_app, routes_on
 
 
@@ -11,6 +14,15 @@ class BaseMiddleware:
     ``await super().__call__(scope, receive, send)``. One middleware object serves every instance at once: keep
     what belongs to one of them in the scope, never on ``self``.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("populate_scope", "resolve_scope"):
+            if name in vars(cls):  # it would look as if it checked who comes, and check nobody
+                raise ConfigError(
+                    f"{cls.__qualname__}.{name} is of Channels, and nobody calls it here: "
+                    "change the scope in __call__, before super().__call__(scope, receive, send)"
+                )
 
     def __init__(self, inner: ASGIApp) -> None:
         check_app(inner, type(self).__name__)

@@ -68,7 +68,7 @@ def streams(**applications: Any) -> dict[str, Any]:
 
 
 def connected(app: Any, path: str = "/") -> WebsocketCommunicator:
-    return WebsocketCommunicator(app, path, timeout=5)
+    return WebsocketCommunicator(app, path, timeout=20)
 
 
 async def say(socket: WebsocketCommunicator, stream: Any, payload: Any) -> None:
@@ -78,9 +78,9 @@ async def say(socket: WebsocketCommunicator, stream: Any, payload: Any) -> None:
 async def test_each_message_reaches_its_stream_and_answers_carry_its_name() -> None:
     async with connected(Multiplexer(streams(one=Echo, other=Echo, blocking=Blocking))) as socket:
         await say(socket, "other", [1])
-        assert await socket.receive_json_from() == {"stream": "other", "payload": {"echo": [1], "on": "other"}}
+        assert await socket.receive_json_from(20) == {"stream": "other", "payload": {"echo": [1], "on": "other"}}
         await say(socket, "blocking", None)
-        assert await socket.receive_json_from(5) == {"stream": "blocking", "payload": {"blocking": None}}
+        assert await socket.receive_json_from(20) == {"stream": "blocking", "payload": {"blocking": None}}
     assert sorted(seen) == [("one", 1000), ("other", 1000)], "each has ended once, with the client's code"
 
 
@@ -88,11 +88,11 @@ async def test_a_stream_that_fails_leaves_the_others(caplog: pytest.LogCaptureFi
     async with connected(Multiplexer(streams(one=Echo, other=Echo))) as socket:
         await say(socket, "one", "fail")
         closed = {"stream": "one", "close": {"code": 1011, "reason": "failed"}}
-        assert await socket.receive_json_from() == closed
+        assert await socket.receive_json_from(20) == closed
         await say(socket, "other", 1)
-        assert (await socket.receive_json_from())["payload"]["echo"] == 1
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == 1
         await say(socket, "one", 1)
-        assert (await socket.receive_json_from())["error"]["code"] == "not_open"
+        assert (await socket.receive_json_from(20))["error"]["code"] == "not_open"
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "stream 'one' of the socket at / failed"
     assert record.exc_info is not None
@@ -102,29 +102,29 @@ async def test_a_stream_that_fails_leaves_the_others(caplog: pytest.LogCaptureFi
 async def test_a_stream_closes_itself_and_the_client_opens_it_again() -> None:
     async with connected(Multiplexer(streams(one=Echo, other=Echo))) as socket:
         await say(socket, "one", "close")
-        assert await socket.receive_json_from() == {"stream": "one", "close": {"code": 4007, "reason": "enough"}}
+        assert await socket.receive_json_from(20) == {"stream": "one", "close": {"code": 4007, "reason": "enough"}}
         await socket.send_json_to({"stream": "one", "open": True})
-        assert await socket.receive_json_from() == {"stream": "one", "open": True}
+        assert await socket.receive_json_from(20) == {"stream": "one", "open": True}
         await say(socket, "one", 2)
-        assert (await socket.receive_json_from())["payload"]["echo"] == 2
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == 2
     assert ("one", 4007) in seen
 
 
 async def test_the_client_opens_and_closes_streams() -> None:
     async with connected(Multiplexer(streams(one=Echo, other=Echo), at_connect=[], max_open=1)) as socket:
         await say(socket, "one", 1)
-        assert (await socket.receive_json_from())["error"]["code"] == "not_open"
+        assert (await socket.receive_json_from(20))["error"]["code"] == "not_open"
         await socket.send_json_to({"stream": "one", "open": {}})
-        assert await socket.receive_json_from() == {"stream": "one", "open": True}
+        assert await socket.receive_json_from(20) == {"stream": "one", "open": True}
         await socket.send_json_to({"stream": "one", "open": True})
-        assert (await socket.receive_json_from())["error"]["code"] == "already_open"
+        assert (await socket.receive_json_from(20))["error"]["code"] == "already_open"
         await socket.send_json_to({"stream": "other", "open": True})
-        assert (await socket.receive_json_from())["error"]["code"] == "too_many"
+        assert (await socket.receive_json_from(20))["error"]["code"] == "too_many"
         await socket.send_json_to({"stream": "one", "close": True})
-        assert await socket.receive_json_from() == {"stream": "one", "close": {"code": 1000, "reason": ""}}
+        assert await socket.receive_json_from(20) == {"stream": "one", "close": {"code": 1000, "reason": ""}}
         assert seen == [("one", 1000)]
         await socket.send_json_to({"stream": "other", "open": True})
-        assert await socket.receive_json_from() == {"stream": "other", "open": True}
+        assert await socket.receive_json_from(20) == {"stream": "other", "open": True}
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ async def test_the_client_opens_and_closes_streams() -> None:
 async def test_a_bad_frame_gets_an_error_and_no_dead_socket(frame: Any, code: str, stream: str | None) -> None:
     async with connected(Multiplexer(streams(one=Echo))) as socket:
         await (socket.send_to(bytes_data=frame) if isinstance(frame, bytes) else socket.send_to(frame))
-        answer = await socket.receive_json_from()
+        answer = await socket.receive_json_from(20)
         assert (answer["stream"], answer["error"]["code"]) == (stream, code)
         assert answer["error"]["message"]
         await say(socket, "one", 1)
-        assert (await socket.receive_json_from())["payload"]["echo"] == 1
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == 1
 
 
 async def test_a_stream_that_cannot_keep_up_is_closed_and_never_pauses_the_socket() -> None:
@@ -160,7 +160,7 @@ async def test_a_stream_that_cannot_keep_up_is_closed_and_never_pauses_the_socke
             await say(socket, "stuck", n)
         await say(socket, "one", 1)
         answers = []
-        while "payload" not in (answer := await socket.receive_json_from(5)):
+        while "payload" not in (answer := await socket.receive_json_from(20)):
             answers.append(answer)
         assert answer == {"stream": "one", "payload": {"echo": 1, "on": "one"}}
         assert answers[0] == {"stream": "stuck", "close": {"code": 1013, "reason": "too slow"}}
@@ -171,7 +171,7 @@ async def test_a_large_message_has_room_where_nothing_waits_and_more_has_none() 
     app = Multiplexer(streams(stuck=Stuck, one=Echo), bytes=10)
     async with connected(app) as socket:
         await say(socket, "one", "x" * 1000)
-        assert (await socket.receive_json_from())["payload"]["echo"] == "x" * 1000
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == "x" * 1000
 
 
 # ---- the handshake
@@ -187,7 +187,7 @@ async def test_the_socket_is_refused_if_all_streams_refuse() -> None:
 async def test_one_that_refuses_is_told_of_and_the_others_are_open() -> None:
     async with connected(Multiplexer(streams(one=Refusing, other=Echo))) as socket:
         await say(socket, "other", 1)
-        answers = [await socket.receive_json_from(), await socket.receive_json_from()]
+        answers = [await socket.receive_json_from(20), await socket.receive_json_from(20)]
         assert {"stream": "one", "close": {"code": 4403, "reason": ""}} in answers
 
 
@@ -224,9 +224,9 @@ class PlainInAThread(WebsocketConsumer):
 async def test_plain_text_is_a_string(consumer: Any) -> None:
     async with connected(Multiplexer(streams(plain=consumer), text=["plain"])) as socket:
         await say(socket, "plain", 'a "b"')
-        assert await socket.receive_json_from(5) == {"stream": "plain", "payload": 'heard a "b"'}
+        assert await socket.receive_json_from(20) == {"stream": "plain", "payload": 'heard a "b"'}
         await say(socket, "plain", 5)
-        assert (await socket.receive_json_from())["error"]["message"] == "the payload of this stream is a string"
+        assert (await socket.receive_json_from(20))["error"]["message"] == "the payload of this stream is a string"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ async def test_what_cannot_be_framed_is_the_streams_own_mistake(
 
     async with connected(Multiplexer(streams(wrong=Wrong, one=Echo))) as socket:
         await say(socket, "wrong", 1)
-        assert (await socket.receive_json_from())["close"]["code"] == 1011
+        assert (await socket.receive_json_from(20))["close"]["code"] == 1011
     assert problem in str(caplog.records[0].exc_info)
 
 
@@ -255,7 +255,7 @@ async def test_numbers_and_unicode_come_as_they_were_sent() -> None:
     text = '{"n":12345678901234567890.5,"ä":"\\u00e4"}'
     async with connected(Multiplexer({"ü": Raw.as_asgi()})) as socket:
         await socket.send_to(f'{{"stream": "ü", "payload": {text}}}')
-        assert await socket.receive_from() == f'{{"stream":"ü","payload":{text}}}'
+        assert await socket.receive_from(20) == f'{{"stream":"ü","payload":{text}}}'
     assert seen == [text]
 
 
@@ -283,9 +283,9 @@ async def test_an_event_reaches_the_stream_that_has_joined() -> None:
         await layer.group_send("room", {"type": "room.shared", "n": 2})
         await layer.group_send("room", {"type": "websocket.send", "text": "3"})
         for n in (1, 2, 3):
-            assert await socket.receive_json_from() == {"stream": "member", "payload": n}
+            assert await socket.receive_json_from(20) == {"stream": "member", "payload": n}
         await socket.send_json_to({"stream": "member", "close": True})
-        assert (await socket.receive_json_from())["close"]["code"] == 1000
+        assert (await socket.receive_json_from(20))["close"]["code"] == 1000
         assert layer.statistics().memberships == 0, "it has left its groups with its own end"
 
 
@@ -341,9 +341,9 @@ async def test_what_a_stream_sends_after_the_client_has_closed_it_raises() -> No
         await say(socket, "late", 1)
         await socket.send_json_to({"stream": "late", "close": True})
         await say(socket, "one", 1)
-        await socket.receive_json_from()
+        await socket.receive_json_from(20)
         ended.set()
-        assert (await socket.receive_json_from())["close"]["code"] == 1000
+        assert (await socket.receive_json_from(20))["close"]["code"] == 1000
     assert seen[0] == 1000
 
 

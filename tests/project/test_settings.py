@@ -301,6 +301,15 @@ def test_what_cannot_be_sent_after_the_commit_is_logged(caplog: pytest.LogCaptur
     assert "LayerUnreachable" in caplog.text
 
 
+def test_where_a_layer_in_memory_cannot_be_reached_saving_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """In a shell or a test of views, a signal that sends on commit must not keep anything from being saved."""
+    with with_layers(default={"BACKEND": MEMORY}):
+        with transaction.atomic():
+            send(on_commit=True)
+        connections.close_all()
+    assert "can be used by the process" in caplog.text
+
+
 # ---- across processes
 
 

@@ -189,3 +189,14 @@ def test_a_name_that_cannot_be_printed(here: Path, capsys: pytest.CaptureFixture
     Path(name).write_text(OLD)
     assert main(["upgrade", "chat"]) == 0
     assert f"chat/?.py:3: from channels {LEFT}\n" in capsys.readouterr().out
+
+
+def test_a_package_may_import_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inside = tmp_path / "djangochannelsrestframework" / "a.py"
+    inside.parent.mkdir()
+    for file in (inside, tmp_path / "alone.py"):
+        file.write_text("from djangochannelsrestframework.b import c\n")
+    assert main(["upgrade", str(tmp_path / "alone.py")]) == 0
+    assert "built on Channels" in capsys.readouterr().out
+    assert main(["upgrade", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "0 files changed, 0 things are left to you\n"

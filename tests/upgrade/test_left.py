@@ -93,6 +93,48 @@ def test_the_user_in_async_code_is_listed_unless_somebody_asks_for_it() -> None:
     assert [line.partition(":")[0] for line in left(known)] == ["5"]
 
 
+def test_what_is_built_on_channels_is_listed_where_it_is_imported() -> None:
+    (line,) = left("from djangochannelsrestframework.decorators import action\n\n@action()\ndef f(): ...\n")
+    assert line.startswith("1: from djangochannelsrestframework.decorators import action: built on Channels: ")
+
+
+MIDDLEWARE = """
+from channels.auth import AuthMiddleware
+
+
+class Token(AuthMiddleware):
+    def populate_scope(self, scope):
+        scope["user"] = None
+
+
+class OfUrl(Token):
+    async def resolve_scope(self, scope):
+        scope["user"] = await self.find(scope)
+
+    def find(self, scope): ...
+"""
+
+
+def test_middleware_whose_methods_nobody_calls_is_listed() -> None:
+    said = [line.partition(": nobody calls it here: ")[0] for line in left(MIDDLEWARE)]
+    assert said == ["5: populate_scope", "10: resolve_scope"]
+    assert left(MIDDLEWARE.replace("from channels.auth", "from elsewhere")) == []
+
+
+@pytest.mark.parametrize("name", ["backends", "make_test_backend", "set"])
+def test_what_else_channel_layers_had_is_listed(name: str) -> None:
+    (line,) = left(f"from channels.layers import channel_layers\n\nchannel_layers.{name}\n")
+    assert line.startswith(f"3: trichannels.layers.channel_layers.{name}: channel_layers has no {name} here: ")
+    assert left("from channels.layers import channel_layers\nchannel_layers['default']\n") == []
+
+
+def test_small_names_that_are_nowhere_here_are_listed() -> None:
+    (line,) = left("from channels import DEFAULT_CHANNEL_LAYER\n")
+    assert line == '1: from channels import DEFAULT_CHANNEL_LAYER: write "default", which it stands for'
+    (line,) = left("from channels.auth import UserLazyObject\n")
+    assert line.startswith("1: from channels.auth import UserLazyObject: middleware of your own sets ")
+
+
 def test_requirements_in_setup_py() -> None:
     (line,) = stays("setup(install_requires=['channels[daphne]>=4'], keywords=['a channels'])\n", "setup.py")
     assert line.startswith("1: 'channels[daphne]>=4': write trichannels[django,redis,serve]")

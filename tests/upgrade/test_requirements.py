@@ -224,3 +224,12 @@ def test_files_that_are_only_looked_at(name: str, text: str, line: str) -> None:
 )
 def test_which_files_there_is_a_way_for(path: str, known: bool) -> None:
     assert (way_of(Path(path)) is not None) is known
+
+
+def test_words_about_a_project_are_no_requirements() -> None:
+    text = '[project]\nkeywords = ["django", "channels"]\n[x]\nkeywords = [\n  "channels",\n]\n'
+    assert said(upgrade_pyproject("pyproject.toml", text.encode())) == []
+    way = way_of(Path("setup.cfg"))
+    assert way is not None
+    text = "[metadata]\ndescription = for Django Channels\n[options]\ninstall_requires =\n\tchannels\n"
+    assert [line.partition(":")[0] for line in said(way("setup.cfg", text.encode()))] == ["5"]

@@ -17,7 +17,7 @@ from ..bridge.lane import in_lane
 from ..exceptions import BridgeClosed, InvalidChannelLayerError
 from ..seam import on_loop
 from .base import ChannelLayer, require_channel_name, require_group_name, type_of
-from .configured import after_commit, blocking_layer
+from .configured import after_commit, blocking_layer, configured_layers
 from .history import Position
 from .serializers import Message, Serializer
 
@@ -141,7 +141,8 @@ class AnywhereLayer:
         """Return a copy of a message that is sent later; raises what is wrong with it."""
         if on_loop():
             _refuse_on_commit()
-        layer, _ = self._found(None)
+        found, _ = self._found(None)
+        layer = found or configured_layers().get(self.alias)  # whether it can be reached is for later
         serializer: Serializer = (layer or blocking_layer(self.alias)).serializer
         type_of(message)
         return serializer.decode(serializer.encode(message))

@@ -9,6 +9,7 @@ SERVE = "serve with `trichannels serve mysite.asgi:application`, see docs/servin
 REQUIRED = ("setup.cfg", "Pipfile", "environment.yml", "environment.yaml", "tox.ini")
 STARTED = ("Procfile", "Makefile", "supervisord.conf")
 SUFFIXES = (".service", ".sh")
+ABOUT = re.compile(r"(name|summary|description|long_description|keywords|url)\s*[=:]")  # words about the project
 DAPHNE = re.compile(r"(^|[\s\"'/\[])daphne(?=$|[\s\"',])")
 
 
@@ -29,7 +30,7 @@ def look(name: str, old: bytes, pattern: re.Pattern[str], advice: str) -> Upgrad
     found = (
         Left(number + 1, line.strip(), advice)
         for number, line in enumerate(lines)
-        if pattern.search(line) and not line.lstrip().startswith("#")
+        if pattern.search(line) and not line.lstrip().startswith("#") and not ABOUT.match(line)
     )
     return Upgraded(old, tuple(found))
 

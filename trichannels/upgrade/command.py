@@ -1,11 +1,12 @@
 """The command: reads all files, says what is to be done, and does it unless told not to."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .files import Way, files_in, write
+from .names import BUILT_ON_CHANNELS
 from .report import Left, Upgraded, counted, diff, lines_before
 
 
@@ -21,10 +22,12 @@ class File:
     def is_changed(self) -> bool:
         return self.upgraded.new != self.old
 
-    def left(self, *, written: bool) -> Iterator[str]:
-        """Yield what is left, with the lines of the file as it is now on disk."""
+    def left(self, own: Collection[str], *, written: bool) -> Iterator[str]:
+        """Yield what is left, with the lines of the file as it is now on disk; not that a package imports itself."""
         before = None if written or not self.is_changed else lines_before(self.old, self.upgraded.new)
         for left in self.upgraded.left:
+            if left.imported in own:
+                continue
             yield left.shown(shown(self.path), None if before is None else before[left.line])
 
 
@@ -45,7 +48,8 @@ class UpgradeCommand:
         if self.diff:
             for file in changed:
                 sys.stdout.writelines(diff(shown(file.path), file.old, file.upgraded.new))
-        left = [line for file in files for line in file.left(written=not dry and file.path not in refused)]
+        own = BUILT_ON_CHANNELS.intersection(part for file in files for part in file.path.parts)
+        left = [line for file in files for line in file.left(own, written=not dry and file.path not in refused)]
         left += [
             Left(1, f"cannot be written ({error})", "see to it, and run this again").shown(shown(path))
             for path, error in refused.items()

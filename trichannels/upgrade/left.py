@@ -9,7 +9,7 @@ from libcst.helpers import get_full_name_for_node
 from libcst.metadata import PositionProvider, ProviderT
 
 from .calls import TO_SYNC, last_name
-from .names import MODULES, NO_COUNTERPART, OTHER_ARGUMENTS, longest
+from .names import BUILT_ON_CHANNELS, MANAGER, MODULES, NO_COUNTERPART, OTHER_ARGUMENTS, longest
 from .report import Left
 from .rule import Origins
 from .settings import OURS, REPLACED, SERVERS, STATICFILES, is_apps
@@ -40,6 +40,16 @@ LAZY = {
     "user": ("get_user", f"await get_user(self.scope) (trichannels.auth) {FIRST}"),
     "session": ("get_session", f"await get_session(self.scope) (trichannels.sessions) {FIRST}"),
 }
+MIDDLEWARE = {
+    f"{package}.{name}"
+    for package in ("channels", "trichannels")
+    for name in ("auth.AuthMiddleware", "middleware.BaseMiddleware", "sessions.SessionMiddleware")
+}
+OVERRIDDEN = {"populate_scope", "resolve_scope"}  # what middleware of Channels 2 to 4 had, and ours does not call
+NOT_CALLED = (
+    'nobody calls it here: derive from trichannels.middleware.BaseMiddleware and set scope["user"] in '
+    "`async def __call__(self, scope, receive, send)`, see docs/upgrading/channels-4.md"
+)
 ORDERED = f"put {OURS!r} before {STATICFILES!r}, which has a `runserver` as well"
 REQUIREMENT = re.compile(r"(channels|channels[-_]redis|daphne)\s*(\[[\w, -]*\])?\s*([<>=!~;].*)?")
 
@@ -54,6 +64,7 @@ class LeftInPython(Origins, cst.CSTVisitor):
         self.name = name
         self.found: set[Left] = set()
         self.consumers: set[str] = set()
+        self.middleware: set[str] = set()
         self.asyncio: list[Left] = []  # counts only where there are consumers
         self.classes: list[tuple[bool, set[str]]] = []  # around us: is it a consumer, and what does it call
         self.functions: list[bool] = []  # around us: is it async
@@ -104,7 +115,10 @@ class LeftInPython(Origins, cst.CSTVisitor):
 
     def _name(self, node: cst.Name | cst.Attribute) -> None:
         for origin in self.origins(node):
-            if (advice := longest(NO_COUNTERPART, origin)) and not advice.startswith("trichannels has"):
+            if origin.partition(".")[0] in BUILT_ON_CHANNELS or origin == "channels.DEFAULT_CHANNEL_LAYER":
+                continue  # its import is listed, and that says it all
+            advice = longest(NO_COUNTERPART, origin) or MANAGER.get(origin)
+            if advice and not advice.startswith("trichannels has"):
                 self._add(node, origin, advice)
             elif (advice := longest(ASYNCIO, origin)) and origin != "asyncio":
                 self.asyncio.append(Left(self._line(node), origin, advice))
@@ -154,6 +168,12 @@ class LeftInPython(Origins, cst.CSTVisitor):
         if consumer:
             self.consumers.add(node.name.value)
         self.classes.append((consumer, set()))
+        bases = [base.value for base in node.bases]
+        if any(last_name(base) in self.middleware or self.origins(base) & MIDDLEWARE for base in bases):
+            self.middleware.add(node.name.value)
+            for method in (one for one in node.body.body if isinstance(one, cst.FunctionDef)):
+                if method.name.value in OVERRIDDEN:
+                    self._add(method.name, method.name.value, NOT_CALLED)
 
     def leave_ClassDef(self, original_node: cst.ClassDef) -> None:
         _, called = self.classes.pop()

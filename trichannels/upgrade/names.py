@@ -59,6 +59,7 @@ DJANGO_ASGI = {"django.core.asgi": _home("trichannels.django.http", "get_asgi_ap
 
 NO_COUNTERPART: Mapping[str, str] = {
     "channels": "trichannels has no such name: docs/index.md says what there is",
+    "channels.DEFAULT_CHANNEL_LAYER": 'write "default", which it stands for',
     "channels.Channel": "of Channels 1: send with `await get_channel_layer().send(channel, message)`",
     "channels.Group": "of Channels 1: get_channel_layer().group_send(group, message) sends; a consumer enters with "
     "self.join(group)",
@@ -67,6 +68,8 @@ NO_COUNTERPART: Mapping[str, str] = {
     "channels.auth.channel_session_user": "of Channels 1: a consumer awaits get_user(self.scope)",
     "channels.auth.channel_session_user_from_http": "of Channels 1: a consumer awaits get_user(self.scope)",
     "channels.auth.http_session_user": "of Channels 1: a consumer awaits get_user(self.scope)",
+    "channels.auth.UserLazyObject": 'middleware of your own sets scope["user"] to the user itself, see '
+    "docs/upgrading/channels-4.md",
     "channels.binding": "of Channels 1: send to a group in a signal, see docs/django.md",
     "channels.db": "trichannels.db has database_sync_to_async, and a bridge whose threads keep their connections",
     "channels.generic.websockets": "of Channels 1: write a consumer of trichannels.generic.websocket",
@@ -91,9 +94,20 @@ NO_COUNTERPART: Mapping[str, str] = {
     "channels_rabbitmq": "a layer for Channels: use trichannels.layers.redis, or the layer in memory",
     "channelsmultiplexer": "built on Channels: a Multiplexer has the same frames, see docs/multiplexing.md",
     "daphne": "daphne is not needed: `trichannels serve` and runserver take its place, see docs/serving.md",
-    "djangochannelsrestframework": "built on Channels: its consumers do not run here",
+    "djangochannelsrestframework": "built on Channels: it runs here only as a copy that was upgraded, too",
 }
 """By the longest beginning that fits."""
+
+BUILT_ON_CHANNELS = frozenset(
+    name for name, advice in NO_COUNTERPART.items() if advice.startswith(("built on Channels", "a layer for Channels"))
+)
+
+_OPENED = "layers are open inside `async with application.opened():`, see docs/testing.md"
+MANAGER: Mapping[str, str] = {
+    f"trichannels.layers.channel_layers.{name}": f"channel_layers has no {name} here: {_OPENED}"
+    for name in ("backends", "configs", "make_backend", "make_test_backend", "set")
+}
+"""What Channels' ``channel_layers`` had, beside its aliases."""
 
 OTHER_ARGUMENTS: Mapping[str, str] = {
     "trichannels.worker.Worker": "takes other arguments here: await run_worker(application, layer, channels)",

@@ -128,8 +128,12 @@ def _without(text: str, start: int, end: int) -> str:
 
 def _left(text: str) -> Iterator[Left]:
     """Yield the lines that name Channels as a requirement still: Poetry's tables, for instance."""
+    in_keywords = False
     for number, line in enumerate(text.splitlines()):
         bare = line.partition("#")[0].strip()
+        if in_keywords or re.match(r"keywords\s*=\s*\[", bare):  # words about the project, no requirements
+            in_keywords = "]" not in bare
+            continue
         key = re.match(r"""["']?(channels|channels[-_]redis|daphne)["']?\s*=""", bare)
         strings = [token["string"][1:-1] for token in TOKEN.finditer(bare) if token["string"]]
         theirs = [one for one in strings if goes(one) and parsed(one)[0] != "trichannels"]

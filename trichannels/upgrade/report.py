@@ -13,6 +13,12 @@ class Left:
     what: str
     advice: str
 
+    @property
+    def imported(self) -> str:
+        """The package that the line imports from, if that is what is left; "" otherwise."""
+        first, _, rest = self.what.partition(" ")
+        return rest.split()[0].partition(".")[0] if first in ("from", "import") and rest else ""
+
     def shown(self, name: str, line: int | None = None) -> str:
         """Return the line of the report."""
         return f"{name}:{self.line if line is None else line}: {self.what}: {self.advice}"
