@@ -61,6 +61,7 @@ class Client:
                 await self._exchange(socket)
             done()
             await self._stay(socket)
+            await trio.aclose_forcefully(socket._stream)
             nursery.cancel_scope.cancel()
 
     async def _open(self, nursery: trio.Nursery) -> WebSocketConnection:
@@ -93,7 +94,6 @@ class Client:
         self._tally.counts[f"vanished: {way}"] += 1
         if way == "close":
             await socket.aclose()
-            return
         if way == "send and abort":
             self._n += 1
             await socket.send_message(json.dumps({"client": self._number, "n": self._n}))

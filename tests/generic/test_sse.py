@@ -156,6 +156,11 @@ async def streaming(
         yield client
 
 
+def members_of(layer: ChannelLayer) -> int:
+    """How many memberships there are, but for the control channel's own, where a Django project is set up as well."""
+    return sum(count for group, count in layer.members().items() if not group.startswith("trichannels."))
+
+
 def keeping(*groups: str, size: int = 1000) -> InMemoryChannelLayer:
     return InMemoryChannelLayer(history={group: History(size=size) for group in groups})
 
@@ -1041,7 +1046,7 @@ class Feed(EventStreamConsumer):
 
     async def disconnect(self) -> None:
         numbers = self.statistics()
-        GONE.append({"tasks": numbers.tasks, "groups": numbers.groups, "members": LAYER.statistics().memberships})
+        GONE.append({"tasks": numbers.tasks, "groups": numbers.groups, "members": members_of(LAYER)})
         changed, CHANGED[0] = CHANGED[0], anyio.Event()
         changed.set()
 
@@ -1270,7 +1275,7 @@ async def test_a_client_of_our_own_server_that_reads_nothing_is_sent_away(descri
         await client.head()
         async with httpx.AsyncClient(base_url=server.addresses[0], trust_env=False) as other:
             with anyio.fail_after(20):
-                while LAYER.statistics().memberships:
+                while members_of(LAYER):
                     await LAYER.group_send("news", {"type": "sse.send", "data": "x" * 100_000})
                     assert all(m.statistics().layer_messages <= 20 for m in LAYER.board.mailboxes.values())
                 assert len((await other.get("/gone/1/")).json()) == 1
