@@ -91,7 +91,8 @@ def test_the_tutorial(tmp_path: Path) -> None:
         environment = {"REDIS": f"redis://127.0.0.1:{redis.port}"}
         arguments = ("-m", "trichannels", "serve", "mysite.asgi:application", "--workers", "2", "--bind", "127.0.0.1:0")
         with Program(*arguments, folder=tmp_path, **environment) as server:
-            url = server.wait_for(r"listening on (http://127\.0\.0\.1:\d+)")[1]
+            for _ in range(2):  # each process says so
+                url = server.wait_for(r"listening on (http://127\.0\.0\.1:\d+)")[1]
             with socket(url, additional_headers=cookie) as one:
                 assert one.recv(10) == '{"author": "ada", "text": "hello"}', "what was said before"
                 told = run(tmp_path, "python", "manage.py", "channels_status", "--timeout", "3", **environment)

@@ -216,7 +216,7 @@ def test_channels_status_lists_processes_sockets_groups_and_queues(redis: RedisP
             layer.send("others", {"type": "job", "n": n})
         text = status("--timeout", "4")
         assert "2 processes, 3 sockets" in text
-        assert re.search(rf"{os.getpid()}: for \d+ s, 2 sockets, 2 groups", text)
+        assert re.search(rf"{os.getpid()}: for \d+ \w+, 2 sockets, 2 groups", text)
         assert "room: 3 members in 2 processes" in text
         assert "others: 2 waiting, 0 running, 0 delayed, 0 dead" in text
         found = json.loads(status("--timeout", "4", "--json", "--queue", "third"))
