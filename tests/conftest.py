@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from trichannels.layers import host
+
 from .foreign import LEFT_OUT
 
 BACKEND = os.environ.get("BACKEND", "trio")
@@ -101,6 +103,13 @@ def no_leaked_threads() -> Iterator[None]:
         thread.join(2)  # those of others, such as asgiref's, end by themselves, and nobody waits for them
     left = {thread for thread in left if thread.is_alive()}
     assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_companions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Django project, which is set up for the whole run, adds something to all layers: for its own tests alone."""
+    if "project" not in request.path.parts:
+        monkeypatch.setattr(host, "COMPANIONS", [])
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ SERVERS = {
     "hypercorn-asyncio": [*HYPERCORN, "--worker-class", "asyncio"],
     "hypercorn-trio": [*HYPERCORN, "--worker-class", "trio"],
 }
+APP = "tests.mounted_app"
 SENDS_NO_LIFESPAN = ["daphne"]
 SENDS_NO_DENIAL = ["daphne"]
 
@@ -65,12 +66,12 @@ class Served:
 
 
 @contextmanager
-def served(kind: str, app: str) -> Iterator[Served]:
+def served(kind: str, target: str) -> Iterator[Served]:
     """Run a server for this block; it gets a socket that listens already, so nobody waits for it to be up."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         arguments = [argument.format(fd=listener.fileno()) for argument in SERVERS[kind]]
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, f"tests.mounted_app:{app}"],
+            [sys.executable, "-m", *arguments, target],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -145,7 +146,7 @@ def check_layer(server: Served, name: str, *, degraded: bool) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("kind", SERVERS)
 def test_by_itself(kind: str, how: signal.Signals) -> None:
-    with served(kind, "alone") as server:
+    with served(kind, f"{APP}:alone") as server:
         use(server, "")
         server.stop(how)
     check_output(server.output)
@@ -154,7 +155,7 @@ def test_by_itself(kind: str, how: signal.Signals) -> None:
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_mounted_in_starlette(kind: str) -> None:
-    with served(kind, "mounted") as server:
+    with served(kind, f"{APP}:mounted") as server:
         assert server.get("/") == (200, "Starlette")
         use(server, "/owned")
         use(server, "/degraded")
@@ -166,7 +167,11 @@ def test_mounted_in_starlette(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_stopped_while_sockets_are_open(kind: str) -> None:
-    with served(kind, "alone") as server, server.connect("/rooms/lobby/") as ann, server.connect("/echo/"):
+    with (
+        served(kind, f"{APP}:alone") as server,
+        server.connect("/rooms/lobby/") as ann,
+        server.connect("/echo/"),
+    ):
         ann.send("hi")
         assert ann.recv(timeout=10) == "hi"
         server.stop(signal.SIGTERM)

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from .project.programs import STARTED, Program, surroundings
+from .project.programs import STARTED, Program, code_of, surroundings
 from .redis.servers import RedisProcess
 
 pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.trio_only]
@@ -101,13 +100,4 @@ def test_the_tutorial(tmp_path: Path) -> None:
                 assert code_of(one) == 4401
     with Program(*arguments, folder=tmp_path) as server:
         server.wait_for("needs channel layers that reach every process")
-        assert server.process.wait(30) == 2
-
-
-def code_of(socket: Any) -> int:
-    """Return the code with which the server closes."""
-    try:
-        while True:
-            socket.recv(30)
-    except ConnectionClosed as closed:
-        return closed.rcvd.code if closed.rcvd is not None else 1006
+        assert server.end() == 2

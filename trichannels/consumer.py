@@ -1,9 +1,9 @@
 """From event type to method: the consumers that everything generic is built on."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from functools import lru_cache
 from inspect import iscoroutinefunction
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from .bridge import LaneCancelled, call, call_soon, current_bridge
 from .bridge.home import this_loop
@@ -54,13 +54,25 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
-SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+Settings: TypeAlias = Mapping[str, tuple[Callable[[Any], bool], str]]
+"""What fits, and that in words, by the name of the setting."""
+
+SETTINGS: Settings = {
     "concurrency": (lambda value: isinstance(value, int) and value >= 1, "an int of at least 1"),
     "disconnect_grace": (_is_seconds, "a number of seconds, 0 or more"),
     "disconnect_timeout": (_is_seconds, "a number of seconds, 0 or more"),
     "inbox": (lambda value: isinstance(value, Inbox), "an Inbox(messages=…, bytes=…, overflow=…)"),
     "groups": (lambda value: not isinstance(value, str), "a list of names, not one str: its letters would be joined"),
 }
+
+
+def check_settings(consumer: type, settings: Settings) -> None:
+    """Raise :class:`ConfigError` for a setting that a class gives itself, and that does not fit."""
+    for name, (fits, needed) in settings.items():
+        value = vars(consumer).get(name)
+        ours = name in vars(consumer) and hasattr(super(consumer, consumer), name)
+        if ours and not hasattr(value, "__get__") and not fits(value):
+            raise ConfigError(f"{consumer.__qualname__}.{name} must be {needed}, not {value!r}")
 
 
 class AsyncConsumer:
@@ -86,11 +98,7 @@ class AsyncConsumer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, (fits, needed) in SETTINGS.items():
-            value = vars(cls).get(name)
-            ours = name in vars(cls) and hasattr(super(cls, cls), name)
-            if ours and not hasattr(value, "__get__") and not fits(value):
-                raise ConfigError(f"{cls.__qualname__}.{name} must be {needed}, not {value!r}")
+        check_settings(cls, SETTINGS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the whole life of one scope; raises what a handler raised, unwrapped, with a note of where."""

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from .bridge import call
-from .bridge.home import Home, home, this_loop
+from .bridge.home import Home, contained, home, this_loop
 from .bridge.lane import in_lane
 from .exceptions import LayerClosed, TrichannelsError
 from .layers.base import ChannelLayer
@@ -60,7 +60,7 @@ class Control:
 
     def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run something beside; its errors are logged."""
-        self._group.start_soon(_contained, func, *args)
+        self._group.start_soon(contained, func, *args)
 
     async def listen(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Hear, and go on hearing; ``started`` once it is in force."""
@@ -86,13 +86,6 @@ class Control:
         hearer = _HEARERS.get(event["type"])
         if hearer is not None:
             self.start_soon(hearer, self, event)
-
-
-async def _contained(func: Callable[..., Awaitable[object]], *args: Any) -> None:
-    try:
-        await func(*args)
-    except Exception:
-        log.exception("what the control channel asked for failed")
 
 
 @asynccontextmanager

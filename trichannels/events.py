@@ -136,6 +136,17 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def can_share(transport: Transport | None, send: Send) -> TypeGuard[Broadcasting]:
+    """Say whether the transport takes shared events, and nobody stands between it and ``send``.
+
+    Middleware whose ``send`` changes nothing once the socket is accepted says so by ``passes_on``, the next one's.
+    """
+    last: object = send
+    while (beyond := getattr(last, "passes_on", None)) is not None:
+        last = beyond
+    return last == getattr(transport, "send", None) and hasattr(transport, "share")
+
+
 def as_headers(headers: HeaderInput | None) -> Headers:
     """Return headers as ASGI wants them: pairs of bytes, names in lower case. Text is encoded as Latin-1."""
 

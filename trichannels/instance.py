@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import anyio
 from anyio import CancelScope
@@ -25,7 +25,6 @@ from anyio.lowlevel import checkpoint
 
 from .events import (
     WATCH,
-    Broadcasting,
     Event,
     Feeding,
     Receive,
@@ -33,6 +32,7 @@ from .events import (
     Send,
     Shared,
     Shares,
+    can_share,
     feeding,
     printable,
     transport_of,
@@ -211,23 +211,13 @@ class Instance:
         """The server has taken this event: what does it mean for us?"""
         if event["type"] == "websocket.accept":
             self._accepted = True
-            if self._shares is not None and self._may_write_through():
-                self._direct = cast(Broadcasting, self.transport).share(self._shares)
+            if self._shares is not None and can_share(self.transport, self._send):
+                self._direct = self.transport.share(self._shares)
                 self._write_through()
         elif event["type"] in ("websocket.close", "websocket.http.response.body"):
             self._closed = True
             if not event.get("more_body"):
                 self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
-
-    def _may_write_through(self) -> bool:
-        """Say whether nobody stands between the instance and the transport itself.
-
-        Middleware whose ``send`` changes nothing once the socket is accepted says so by ``passes_on``, the next one's.
-        """
-        send = self._send
-        while (beyond := getattr(send, "passes_on", None)) is not None:
-            send = beyond
-        return send == getattr(self.transport, "send", None) and hasattr(self.transport, "share")
 
     def _write_through(self) -> None:
         """Let events that are frames already go straight to the socket, unless they would overtake another."""

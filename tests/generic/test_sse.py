@@ -2,12 +2,8 @@
 
 import http.client
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -48,7 +44,7 @@ from trichannels.layers.base import ChannelLayer
 from trichannels.routing import ProtocolTypeRouter, URLRouter, path
 from trichannels.testing.http import HttpCommunicator
 
-from ..test_mounted import ROOT, SENDS_NO_LIFESPAN, SERVERS, Served, check_frames
+from ..test_mounted import SENDS_NO_LIFESPAN, SERVERS, Served, check_frames, served
 
 HEADERS = {
     b"content-type": b"text/event-stream; charset=utf-8",
@@ -154,11 +150,6 @@ async def streaming(
         client = Client(request, source)
         await client.head()
         yield client
-
-
-def members_of(layer: ChannelLayer) -> int:
-    """How many memberships there are, but for the control channel's own, where a Django project is set up as well."""
-    return sum(count for group, count in layer.members().items() if not group.startswith("trichannels."))
 
 
 def keeping(*groups: str, size: int = 1000) -> InMemoryChannelLayer:
@@ -821,6 +812,17 @@ def test_more_groups_than_an_id_can_tell_are_an_error() -> None:
         reached.enter("one more", Position(1, "e"))
 
 
+async def visit(layer: ChannelLayer, source: Source, chance: random.Random, got: list[str], patience: float) -> None:
+    """Come back for some of a thousand events, and be lost amid them."""
+    async with streaming(Room, layer, source=source) as client:
+        for _ in range(chance.randrange(1, 150)):
+            if len(got) == 1000:
+                break
+            told = await client.event(patience)
+            assert told.type == "message"
+            got.append(told.data)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_thousand_events_and_a_client_that_is_lost_at_random(autojump_clock: object, seed: int) -> None:
     """It loses its connection again and again, with whatever was on its way, and has each event once, in order."""
@@ -842,13 +844,7 @@ async def test_a_thousand_events_and_a_client_that_is_lost_at_random(autojump_cl
         while len(got) < 1000:
             visits += 1
             await anyio.sleep(chance.random())  # on its way back
-            async with streaming(Room, layer, source=source) as client:
-                for _ in range(chance.randrange(1, 150)):
-                    if len(got) == 1000:
-                        break
-                    told = await client.event(100)
-                    assert told.type == "message"
-                    got.append(told.data)
+            await visit(layer, source, chance, got, 100)
     assert got == [str(number) for number in range(1000)]
     assert visits > 5
 
@@ -1046,7 +1042,7 @@ class Feed(EventStreamConsumer):
 
     async def disconnect(self) -> None:
         numbers = self.statistics()
-        GONE.append({"tasks": numbers.tasks, "groups": numbers.groups, "members": members_of(LAYER)})
+        GONE.append({"tasks": numbers.tasks, "groups": numbers.groups, "members": LAYER.statistics().memberships})
         changed, CHANGED[0] = CHANGED[0], anyio.Event()
         changed.set()
 
@@ -1084,32 +1080,6 @@ application = ProtocolTypeRouter(
 
 
 @contextmanager
-def served(kind: str) -> Iterator[Served]:
-    """Run one of the servers that people have, with ``application``, in a process of its own."""
-    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-        arguments = [argument.format(fd=listener.fileno()) for argument in SERVERS[kind]]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments, f"{__name__}:application"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONWARNINGS": "default"},
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
-        port = listener.getsockname()[1]
-    try:
-        yield Served(kind, process, port)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            print(process.communicate(timeout=15)[0])  # noqa: T201 - why it hung
-        assert process.stdout
-        process.stdout.close()
-
-
-@contextmanager
 def listening(server: Served, source: Source, method: str = "GET") -> Iterator[http.client.HTTPResponse]:
     """One visit of a client, which leaves without a word."""
     client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
@@ -1135,7 +1105,7 @@ def next_event(response: http.client.HTTPResponse, source: Source) -> str:
 @pytest.mark.parametrize("kind", SERVERS)
 def test_on_other_servers(kind: str) -> None:
     source = Source()
-    with served(kind) as server:
+    with served(kind, f"{__name__}:application") as server:
         with listening(server, source) as response:
             assert response.status == 200
             assert {name: response.getheader(name.decode(), "").encode() for name in HEADERS} == HEADERS
@@ -1275,7 +1245,7 @@ async def test_a_client_of_our_own_server_that_reads_nothing_is_sent_away(descri
         await client.head()
         async with httpx.AsyncClient(base_url=server.addresses[0], trust_env=False) as other:
             with anyio.fail_after(20):
-                while members_of(LAYER):
+                while LAYER.statistics().memberships:
                     await LAYER.group_send("news", {"type": "sse.send", "data": "x" * 100_000})
                     assert all(m.statistics().layer_messages <= 20 for m in LAYER.board.mailboxes.values())
                 assert len((await other.get("/gone/1/")).json()) == 1

@@ -1,67 +1,63 @@
 """Programs that tests run: the commands of the project of the tests, and of the example project."""
 
 import os
-import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
+
+from ..processes import Running, kill_session
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "django_chat"
 STARTED = r"development server at (http://127\.0\.0\.1:\d+)/"
 
 
-class Program:
-    """A program that runs, and what it has written so far; ends with its block."""
+class Program(Running):
+    """A program of a project; ends with its block."""
 
     def __init__(self, *arguments: str, folder: Path = ROOT, **environment: str) -> None:
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self.said: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", *arguments],
-            cwd=folder, env=surroundings(**environment), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        super().__init__(
+            subprocess.Popen(
+                [sys.executable, "-u", *arguments], cwd=folder, env=surroundings(**environment),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            )
         )  # fmt: skip
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-        self._lines.put(None)
+        self._found: Counter[str] = Counter()
 
     def wait_for(self, pattern: str) -> "re.Match[str]":
-        """Return the match of the next line that has it."""
-        while True:
-            line = self._lines.get(timeout=60)
-            assert line is not None, "it ended: " + "\n".join(self.said)
-            self.said.append(line)
-            if found := re.search(pattern, line):
-                return found
+        """Return its next match for a pattern."""
+        self._found[pattern] += 1
+        return self.heard(pattern, self._found[pattern])
 
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """End it by a signal, and return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(30)
-
-    def __enter__(self) -> "Program":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        with self.process:
+            if self.process.poll() is None:
+                self.tell(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(30)
+            kill_session(self.process.pid)
+            self.close()
+
+
+def code_of(socket: ClientConnection) -> int:
+    """Return the code with which a server closes a socket; what it sends before does not matter."""
+    try:
+        while True:
+            socket.recv(30)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd is not None else 1006
 
 
 def surroundings(**more: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -17,8 +18,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from trichannels.layers import get_channel_layer
@@ -29,7 +30,7 @@ from ..database.postgres import PostgresProcess
 from ..ports import free_port
 from ..redis.servers import RedisProcess
 from .asgi import application
-from .programs import ROOT, STARTED, Program, surroundings
+from .programs import ROOT, STARTED, Program, code_of, surroundings
 from .test_settings import MEMORY, on_redis
 
 pytestmark = [pytest.mark.server, pytest.mark.trio_only]  # the server runs on trio
@@ -60,15 +61,6 @@ def socket_url(url: str) -> str:
     return url.replace("http", "ws") + "/ws/rooms/lobby/"
 
 
-def code_of(socket: ClientConnection) -> int:
-    """Return the code with which the server closes."""
-    try:
-        while True:
-            socket.recv(30)
-    except ConnectionClosed as closed:
-        return closed.rcvd.code if closed.rcvd is not None else 1006
-
-
 # ---- runserver
 
 
@@ -88,7 +80,7 @@ def test_runserver_serves_pages_static_files_and_sockets_and_tells_of_them(chat:
         with pytest.raises(InvalidStatus):
             connect(socket_url(url), origin=Origin("http://elsewhere.example"))
         program.wait_for("WebSocket REJECT /ws/rooms/lobby/ 403")
-        assert program.end() == 0
+        assert program.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.once
@@ -105,7 +97,7 @@ def test_runserver_begins_anew_when_a_file_changes_and_says_goodbye(chat: Path) 
             assert code_of(socket) == 1012, "the server restarts: come back"
         program.wait_for(STARTED)
         assert "Best as alice" in get(f"{url}/accounts/login/")[1]
-        program.end()
+        program.end(signal.SIGTERM)
 
 
 @contextmanager
@@ -136,7 +128,7 @@ def test_a_port_that_is_taken_is_one_line_and_code_2(chat: Path, reload: list[st
         port = taken.getsockname()[1]
         with Program("manage.py", "runserver", str(port), *reload, folder=chat) as program:
             program.wait_for(rf"127\.0\.0\.1:{port}: another program listens there")
-            assert program.process.wait(30) == 2
+            assert program.end() == 2
 
 
 @pytest.mark.once
@@ -155,7 +147,7 @@ def test_a_wrong_application_is_one_line_and_code_2(chat: Path) -> None:
     settings.write_text(settings.read_text().replace("chatsite.asgi.application", "chatsite.agsi.application"))
     with Program("manage.py", "runserver", "0", "--noreload", folder=chat) as program:
         program.wait_for(r"CommandError: ASGI_APPLICATION is 'chatsite\.agsi\.application', but there is no module")
-        assert program.process.wait(30) == 2
+        assert program.end() == 2
 
 
 # ---- runworker
@@ -168,7 +160,7 @@ def test_runworker_works_on_jobs_and_drains(redis: RedisProcess) -> None:
             layer: Any = get_channel_layer()
             layer.send("jobs", {"type": "job", "n": 7})
             assert socket.recv(30) == "7"
-            assert program.end() == 0
+            assert program.end(signal.SIGTERM) == 0
 
 
 @pytest.mark.once

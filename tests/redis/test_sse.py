@@ -8,7 +8,7 @@ import pytest
 from trichannels.layers.history import History
 from trichannels.layers.redis import RedisChannelLayer
 
-from ..generic.test_sse import Room, Source, say, streaming
+from ..generic.test_sse import Room, Source, say, streaming, visit
 from .servers import fresh_prefix, shared_server
 
 pytestmark = pytest.mark.server
@@ -36,11 +36,5 @@ async def test_a_client_that_is_lost_at_random_has_each_event_in_order() -> None
             await client.part()
         nursery.start_soon(publish)
         while len(got) < 1000:
-            async with streaming(Room, layer, source=source) as client:
-                for _ in range(chance.randrange(1, 150)):
-                    if len(got) == 1000:
-                        break
-                    told = await client.event(20)
-                    assert told.type == "message"
-                    got.append(told.data)
+            await visit(layer, source, chance, got, 20)
     assert got == [str(number) for number in range(1000)]

@@ -25,6 +25,14 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+async def contained(func: Callable[..., Awaitable[object]], *args: Any) -> None:
+    """Do something for which nobody waits; an error is logged."""
+    try:
+        await func(*args)
+    except Exception:
+        log.exception("%s, for which nobody waits, has failed", getattr(func, "__qualname__", func))
+
+
 class Home:
     """A running loop, for other threads. ``kept``: what is there for all of its tasks, by name."""
 
@@ -39,15 +47,8 @@ class Home:
 
     def start_soon(self, func: Callable[..., Awaitable[object]], *args: Any) -> None:
         """From any thread: have something done on this loop, for which nobody waits. An error is logged."""
-
-        async def contained() -> None:
-            try:
-                await func(*args)
-            except Exception:
-                log.exception("what was to be done beside failed")
-
         with suppress(RuntimeError):
-            self._spawn(Errand(contained, lambda: None).run)
+            self._spawn(Errand(lambda: contained(func, *args), lambda: None).run)
 
     async def run(self, func: Callable[..., Awaitable[T]], /, *args: Any) -> T:
         """From another loop: run ``await func(*args)`` on this one and return its result; raises what it raises.
@@ -58,18 +59,11 @@ class Home:
         errand = Errand(lambda: func(*args), lambda: there(over.set))
         self._start(errand)
         try:
-            while not over.is_set():
-                with anyio.move_on_after(LOOK):
-                    await over.wait()
-                self._require_running()
+            await self._until(over)
         except anyio.get_cancelled_exc_class():
-            with suppress(RuntimeError):
-                self._on_loop(errand.cancel)
+            self.call_soon(errand.cancel)
             with anyio.CancelScope(shield=True), suppress(BridgeClosed):
-                while not over.is_set():
-                    with anyio.move_on_after(LOOK):
-                        await over.wait()
-                    self._require_running()
+                await self._until(over)
             raise
         return cast(T, errand.outcome())
 
@@ -82,16 +76,22 @@ class Home:
             self._require_running()
         return cast(T, errand.outcome())
 
+    async def _until(self, over: anyio.Event) -> None:
+        while not over.is_set():
+            with anyio.move_on_after(LOOK):
+                await over.wait()
+            self._require_running()
+
     def _require_running(self) -> None:
         """Raise :class:`BridgeClosed` if the loop is over: asyncio's takes what it will not do any more."""
-        try:
-            self._on_loop(lambda: None)
-        except RuntimeError as error:
-            raise BridgeClosed("the event loop that this was called from") from error
+        self._reached(self._on_loop, lambda: None)
 
     def _start(self, errand: "Errand") -> None:
+        self._reached(self._spawn, errand.run)
+
+    def _reached(self, way: Callable[[Any], object], work: Callable[[], object]) -> None:
         try:
-            self._spawn(errand.run)
+            way(work)
         except RuntimeError as error:
             raise BridgeClosed("the event loop that this was called from") from error
 
@@ -104,12 +104,15 @@ class Errand:
         self._result: Any = None
         self._error: BaseException | None = None
         self._scope: anyio.CancelScope | None = None
+        self._cancelled = False
 
     async def run(self) -> None:
         """Do it."""
         self._error = BridgeClosed("what has asked for this, or the event loop that it was asked of,")
         try:
             with anyio.CancelScope() as self._scope:
+                if self._cancelled:  # before it had begun
+                    self._scope.cancel()
                 self._result = await self._work()
                 self._error = None
         except Exception as error:  # noqa: BLE001 - raised where it was asked for
@@ -119,7 +122,8 @@ class Errand:
                 self._tell()
 
     def cancel(self) -> None:
-        """Let it end, if it has begun."""
+        """Let it end, and not begin."""
+        self._cancelled = True
         if self._scope is not None:
             self._scope.cancel()
 

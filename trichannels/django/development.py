@@ -92,9 +92,7 @@ class _Request(_Story):
         self._size += len(event.get("body", b""))
 
     def end(self) -> None:
-        kind = "HTTP_NOT_MODIFIED" if self._status == 304 else KINDS.get(self._status // 100, "HTTP_SERVER_ERROR")
-        if self._status == 404:
-            kind = "HTTP_NOT_FOUND"
+        kind = KINDS.get(self._status) or KINDS.get(self._status // 100, "HTTP_SERVER_ERROR")
         query = printable(self._scope.get("query_string", b"").decode("latin1"))
         path = f"{self._path}?{query}" if query else self._path
         took = (time.perf_counter() - self._began) * 1000
@@ -102,7 +100,14 @@ class _Request(_Story):
         self._write(kind, f"HTTP {self._scope['method']} {path} {what} {took:.0f} ms", self._who)
 
 
-KINDS = {1: "HTTP_INFO", 2: "HTTP_SUCCESS", 3: "HTTP_REDIRECT", 4: "HTTP_BAD_REQUEST", 5: "HTTP_SERVER_ERROR"}
+KINDS = {  # by statuses, or else by their first digits
+    1: "HTTP_INFO",
+    2: "HTTP_SUCCESS",
+    3: "HTTP_REDIRECT",
+    4: "HTTP_BAD_REQUEST",
+    304: "HTTP_NOT_MODIFIED",
+    404: "HTTP_NOT_FOUND",
+}
 
 
 class _Socket(_Story):

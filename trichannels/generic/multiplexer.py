@@ -27,6 +27,7 @@ from ..events import (
     Send,
     Shared,
     Shares,
+    can_share,
     printable,
     transport_of,
 )
@@ -130,14 +131,7 @@ class Socket:
         self.accepted = self.over = False
         self._refused: list[Stream] = []  # before the socket was accepted
         self._accepting = anyio.Lock()
-        self.shares = self._may_share()
-
-    def _may_share(self) -> bool:
-        """Say whether nobody stands between us and the transport, so that frames can go straight to it."""
-        send: Any = self._send
-        while (beyond := getattr(send, "passes_on", None)) is not None:
-            send = beyond
-        return send == getattr(self.transport, "send", None) and hasattr(self.transport, "share")
+        self.shares = can_share(self.transport, send)  # then frames can go straight to it
 
     # ---- the client's side
 

@@ -5,16 +5,16 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Literal, cast
 
 import anyio
 
-from ..consumer import AsyncConsumer
+from ..consumer import AsyncConsumer, Settings, check_settings
 from ..events import Draining, Event, HeaderInput, Headers, Receive, Scope, Send, as_headers
-from ..exceptions import AcceptConnection, ConfigError, ConnectionClosed, DenyConnection, OutOfTurn
+from ..exceptions import AcceptConnection, ConnectionClosed, DenyConnection, OutOfTurn
 from ..instance import Ending
 from ..layers.history import Position, Recovery
 from .event_stream import (
@@ -44,7 +44,7 @@ LAST_PART_TIMEOUT = 1.0  # seconds for the end of a response whose client may ta
 
 _HERE: ContextVar[Position | None] = ContextVar("trichannels_sse_here", default=None)
 
-SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+SETTINGS: Settings = {
     "keep_alive": (lambda value: value is None or _is_positive(value), "a number of seconds above 0, or None"),
     "retry": (lambda value: value is None or is_retry(value), "milliseconds as an int of 0 or more, or None"),
     "concurrency": (lambda value: value == 1, "1: events of a stream follow one another"),
@@ -83,10 +83,7 @@ class EventStreamConsumer(AsyncConsumer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, (fits, needed) in SETTINGS.items():
-            value = vars(cls).get(name)
-            if name in vars(cls) and not hasattr(value, "__get__") and not fits(value):
-                raise ConfigError(f"{cls.__qualname__}.{name} must be {needed}, not {value!r}")
+        check_settings(cls, SETTINGS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the whole life of one stream, and complete the response; raises what a handler raised."""

@@ -107,17 +107,17 @@ def configured_layers() -> Mapping[str, ChannelLayer]:
     """Return the layers that a loop would open, to be looked at."""
     with _CONFIGURED.lock:
         if _CONFIGURED.first is None:
-            _CONFIGURED.first = make_layers()
+            layers = make_layers()
+            _CONFIGURED.first = layers or None  # none at all may be those of a Django that is not set up yet
+            return layers
         return _CONFIGURED.first
 
 
 def claim_layers() -> Mapping[str, ChannelLayer]:
     """Return layers that are the running loop's own to open: those, unless another loop has them."""
     with _CONFIGURED.lock:
-        if _CONFIGURED.claimed:
-            return make_layers()
-        layers = configured_layers()
-        _CONFIGURED.claimed = True
+        layers = make_layers() if _CONFIGURED.claimed else configured_layers()
+        _CONFIGURED.claimed = _CONFIGURED.claimed or layers is _CONFIGURED.first
         return layers
 
 

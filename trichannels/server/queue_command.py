@@ -74,7 +74,7 @@ class WorkCommand(QueueCommand):
     stats: bool = False
 
     def __post_init__(self) -> None:
-        _check_channels(self.channels)
+        check_channels(self.channels)
         self.rules  # noqa: B018 - it raises for wrong options
 
     @property
@@ -161,7 +161,7 @@ class DeadCommand(QueueCommand):
     discard: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_channels([self.channel])
+        check_channels([self.channel])
         if self.requeue and self.discard:
             raise ConfigError("--requeue and --discard cannot be given both: do one after the other")
         for flag, ids in (("--requeue", self.requeue), ("--discard", self.discard)):
@@ -223,7 +223,8 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201
 
 
-def _check_channels(channels: Iterable[str]) -> None:
+def check_channels(channels: Iterable[str]) -> None:
+    """Raise :class:`ConfigError` for a name that no queue can have."""
     for channel in channels:
         try:
             require_queue_name(channel)

@@ -23,10 +23,6 @@ TURN = 0.001  # seconds for which a task may send on before others get a turn
 SENDS = 16  # messages, likewise
 
 
-def nothing(kind: str) -> None:
-    """Share no events of any type."""
-
-
 class WebSocketTransport:
     """One socket, as its application has it. Offered as ``scope["extensions"]["trichannels.transport"]``."""
 

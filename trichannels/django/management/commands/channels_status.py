@@ -10,12 +10,13 @@ import anyio
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ....exceptions import ConfigError, InvalidChannelLayerError, InvalidName, TrichannelsError
-from ....layers.base import ChannelLayer, require_queue_name
+from ....exceptions import ConfigError, InvalidChannelLayerError, TrichannelsError
+from ....layers.base import ChannelLayer
 from ....layers.configured import make_layers
 from ....layers.memory import InMemoryChannelLayer
 from ....layers.queues import QueueStatistics
 from ....routing import ChannelNameRouter, get_default_application
+from ....server.queue_command import check_channels
 from ....status import ProcessStatus, ask_processes, groups_of
 
 ALIAS = "default"  # on which the control channel is
@@ -53,9 +54,8 @@ class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
             )
         names = sorted({*options["queue"], *_routed()})
         try:
-            for name in names:
-                require_queue_name(name)
-        except InvalidName as error:
+            check_channels(names)
+        except ConfigError as error:
             raise CommandError(f"--queue: {error}", returncode=2) from error
         try:
             found, queues = anyio.run(_ask, layer, options["timeout"], names, backend="trio")
