@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.auth import get_user_model
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.models import Session
 from django.core.cache.backends.base import BaseCache
@@ -599,6 +600,37 @@ async def test_sessions_that_expire_at_different_times_are_not_all_looked_at_eac
                 await is_closed(sockets[0])
             group.cancel_scope.cancel()
         assert set(asked) == {1}
+
+
+class Doorkeeper(ModelBackend):  # type: ignore[misc, unused-ignore]
+    """A backend of a project's own, which knows more than the database does."""
+
+    refused: ClassVar[set[str]] = set()
+
+    def get_user(self, user_id: Any) -> Any:
+        user = super().get_user(user_id)
+        return None if user is not None and user.get_username() in self.refused else user
+
+
+async def test_a_backend_of_a_projects_own_is_asked(ada: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with override_settings(AUTHENTICATION_BACKENDS=[f"{__name__}.Doorkeeper"]):
+        key = await in_lane(make_session, ada)
+        async with served() as app, socket_with(app, key) as socket:
+            await knows(socket)
+            await recheck(watches().known)
+            await is_open(socket)
+            monkeypatch.setattr(Doorkeeper, "refused", {"ada"})
+            await recheck(watches().known)
+            await is_closed(socket, "not allowed any more")
+
+
+async def test_a_backend_that_is_configured_no_more_lets_nobody_in(ada: Any) -> None:
+    key = await in_lane(make_session, ada)
+    async with served() as app, socket_with(app, key) as socket:
+        await knows(socket)
+        with override_settings(AUTHENTICATION_BACKENDS=[f"{__name__}.Doorkeeper"]):
+            await recheck(watches().known)
+        await is_closed(socket, "not allowed any more")
 
 
 def test_keys_are_those_that_sessions_hold(ada: Any) -> None:
