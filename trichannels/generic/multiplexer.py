@@ -162,7 +162,7 @@ class Socket:
                 await self.tell(error_frame(name, "unknown_stream", "there is no such stream"))
             elif frame.kind == "open":
                 await self._asked_to_open(name)
-            elif (stream := self.streams.get(name)) is None:
+            elif (stream := await self._open_stream(name)) is None:
                 await self.tell(error_frame(name, "not_open", "this stream is not open"))
             elif frame.kind == "close":
                 stream.end(1000, "")
@@ -171,7 +171,17 @@ class Socket:
         except BadFrame as error:
             await self.tell(error_frame(name, "malformed", str(error)))
 
+    async def _open_stream(self, name: str) -> "Stream | None":
+        stream = self.streams.get(name)
+        if stream is None or not stream.ended:
+            return stream
+        await stream.told.wait()  # so that the client reads of its end before what follows from it
+        return None
+
     async def _asked_to_open(self, name: str) -> None:
+        for stream in list(self.streams.values()):
+            if stream.ended:  # and the client may know it before we have come back from telling
+                await stream.told.wait()
         if name in self.streams:
             await self.tell(error_frame(name, "already_open", "this stream is open"))
         elif len(self.streams) >= self.plan.max_open:
@@ -209,13 +219,19 @@ class Socket:
         await self._send(event)
 
     async def ended(self, stream: "Stream") -> None:
-        """A stream's application has returned: tell the client."""
-        del self.streams[stream.name]
+        """A stream's application has returned: tell the client, and have its name free once that is said."""
+        try:
+            await self._tell_end(stream)
+        finally:
+            del self.streams[stream.name]
+            stream.told.set()
+
+    async def _tell_end(self, stream: "Stream") -> None:
         if self.over:
             return
         if self.accepted:
             await self.tell(closed_frame(stream.name, *stream.outcome))
-        elif self.streams:
+        elif len(self.streams) > 1:
             self._refused.append(stream)
         else:  # all of them have refused
             self.over = True
@@ -231,6 +247,8 @@ class Stream:
     def __init__(self, name: str, socket: Socket, *, asked: bool) -> None:
         self.name, self.format = name, socket.plan.format_of(name)
         self.outcome: tuple[int, str] = (1000, "")
+        self.ended = False  # its application has returned
+        self.told = anyio.Event()  # that it has, to the client
         self._socket, self._asked = socket, asked
         self._conversation = Conversation("websocket")
         self._waiting: deque[str] = deque()
@@ -262,6 +280,7 @@ class Stream:
                 raise cancelled from None
         if self._conversation.state == "connecting" and self._gone is None and self.outcome == (1000, ""):
             self.outcome = (4403, "refused")
+        self.ended = True
         with CancelScope() as scope:
             self.bound(scope)
             await self._socket.ended(self)
