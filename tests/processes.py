@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -118,10 +118,21 @@ def running(
     With ``before``, Python that runs before it in the same process.
     """
     start = ["-c", f"{before}; import runpy; runpy.run_module('trichannels', run_name='__main__')"]
+    program = [sys.executable, *(start if before else ["-m", "trichannels"]), *arguments]
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONWARNINGS": "", **environment}
+    with running_program(program, cwd=cwd, pass_fds=pass_fds, environment=environment) as started:
+        yield started
+
+
+@contextmanager
+def running_program(
+    program: Sequence[str], *, cwd: Path, environment: Mapping[str, str], pass_fds: tuple[int, ...] = ()
+) -> Iterator[Running]:
+    """Run any program; ``environment`` is added to the environment of this process."""
     with subprocess.Popen(
-        [sys.executable, *(start if before else ["-m", "trichannels"]), *arguments],
+        program,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONWARNINGS": "", **environment},
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

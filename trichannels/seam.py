@@ -8,7 +8,7 @@ import contextvars
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -25,10 +25,13 @@ __all__ = [
     "loop_caller",
     "loop_clock",
     "loop_spawner",
+    "of_this_loop",
     "on_loop",
     "open_wake",
     "spawn_host",
 ]
+
+T = TypeVar("T")
 
 
 def backend() -> str:
@@ -37,6 +40,16 @@ def backend() -> str:
         return current_async_library()
     except AsyncLibraryNotFoundError:
         raise RuntimeError("this needs a running event loop: call it from a task on trio or asyncio") from None
+
+
+def of_this_loop(variable: "anyio.lowlevel.RunVar[T]", make: Callable[[], T]) -> T:
+    """Return what the running loop has of ``variable``, made on first use."""
+    try:
+        return variable.get()
+    except LookupError:
+        made = make()
+        variable.set(made)
+        return made
 
 
 def on_loop() -> bool:

@@ -15,6 +15,7 @@ from anyio import to_thread
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from ..exceptions import BridgeClosed, BridgeSaturated, ConfigError
+from ..seam import of_this_loop
 from .ending import Ending, at_loop_end, forget
 from .hooks import Hooks
 from .lane import Call, Lane, frame_of, held_by, here
@@ -380,15 +381,14 @@ def surround_with(hooks: Callable[[], Hooks], limit: int = 10) -> None:
 _BRIDGE: RunVar[Bridge] = RunVar("trichannels_bridge")
 
 
+def _own_bridge() -> Bridge:
+    hooks, limit = _OWN[-1]
+    return Bridge(limit, name="trichannels", hooks=hooks)
+
+
 def current_bridge() -> Bridge:
     """Return the running loop's bridge, made on first use."""
-    try:
-        return _BRIDGE.get()
-    except LookupError:
-        hooks, limit = _OWN[-1]
-        bridge = Bridge(limit, name="trichannels", hooks=hooks)
-        _BRIDGE.set(bridge)
-        return bridge
+    return of_this_loop(_BRIDGE, _own_bridge)
 
 
 def use_bridge(bridge: Bridge) -> None:

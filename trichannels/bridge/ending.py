@@ -5,6 +5,8 @@ from contextlib import suppress
 
 from anyio.lowlevel import RunVar
 
+from ..seam import of_this_loop
+
 Ending = AsyncGenerator[None, None]
 
 _KEPT: RunVar[set[Ending]] = RunVar("trichannels_endings")
@@ -15,13 +17,8 @@ def at_loop_end(callback: Callable[[], object]) -> Ending:
 
     Both backends close the async generators that are not over then. It may block, for a moment.
     """
-    try:
-        kept = _KEPT.get()
-    except LookupError:
-        kept = set()
-        _KEPT.set(kept)
     ending = _wait(callback)
-    kept.add(ending)
+    of_this_loop(_KEPT, set).add(ending)
     with suppress(StopIteration):
         ending.asend(None).send(None)
     return ending

@@ -15,7 +15,7 @@ import anyio
 from anyio.lowlevel import RunVar
 
 from ..exceptions import BridgeClosed
-from ..seam import loop_caller, loop_spawner, on_loop
+from ..seam import loop_caller, loop_spawner, of_this_loop, on_loop
 
 log = logging.getLogger("trichannels.bridge")
 
@@ -140,12 +140,7 @@ _HOME: ContextVar[Home | None] = ContextVar("trichannels_home", default=None)
 
 def this_loop() -> Home:
     """Return the running loop."""
-    try:
-        return _HERE.get()
-    except LookupError:
-        home = Home()
-        _HERE.set(home)
-        return home
+    return of_this_loop(_HERE, Home)
 
 
 def home() -> Home | None:

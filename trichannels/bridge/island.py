@@ -12,6 +12,7 @@ from anyio.lowlevel import RunVar
 
 from ..exceptions import BridgeClosed
 from ..nursery import collapsed
+from ..seam import of_this_loop
 from .ending import at_loop_end
 from .home import leave_from_home
 
@@ -115,14 +116,15 @@ class AsyncioIsland:
 _ISLAND: RunVar[tuple[AsyncioIsland, anyio.Lock]] = RunVar("trichannels_island")
 
 
+def _new_island() -> tuple[AsyncioIsland, anyio.Lock]:
+    island = AsyncioIsland()
+    at_loop_end(island._close)
+    return island, anyio.Lock()
+
+
 async def current_island() -> AsyncioIsland:
     """Return the running loop's island, made on first use; it ends with the loop."""
-    try:
-        island, opening = _ISLAND.get()
-    except LookupError:
-        island, opening = AsyncioIsland(), anyio.Lock()
-        _ISLAND.set((island, opening))
-        at_loop_end(island._close)
+    island, opening = of_this_loop(_ISLAND, _new_island)
     if island._loop is None:
         async with opening:
             if island._loop is None:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 import anyio
 from anyio.lowlevel import RunVar
 
-from ..seam import HostTask, on_loop, spawn_host
+from ..seam import HostTask, of_this_loop, on_loop, spawn_host
 from .base import ChannelLayer
 from .configured import claim_layers, configured_layers, release_layers
 from .registry import registered
@@ -125,11 +125,7 @@ class LayerHost:
         self._states: RunVar[_State] = RunVar("trichannels layers")
 
     def _state(self) -> _State:
-        try:
-            return self._states.get()
-        except LookupError:
-            self._states.set(_State())
-            return self._states.get()
+        return of_this_loop(self._states, _State)
 
     @property
     def layers(self) -> Mapping[str, ChannelLayer]:
