@@ -8,15 +8,16 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from time import monotonic
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, cast, overload
 
 import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar, checkpoint_if_cancelled
 
 from ..exceptions import BridgeClosed, BridgeSaturated, ConfigError
-from ..seam import of_this_loop
+from ..seam import of_this_loop, on_loop
 from .ending import Ending, at_loop_end, forget
+from .home import blocks_too
 from .hooks import Hooks
 from .lane import Call, Lane, frame_of, held_by, here
 from .only import or_only
@@ -440,10 +441,15 @@ def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable
 
 
 def async_to_sync(func: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Make an async function callable from a thread of the bridge; it runs on the loop, and the thread blocks."""
+    """Make an async function callable from a thread of the bridge; it runs on the loop, and the thread blocks.
+
+    A method of the layer that ``get_channel_layer()`` finds may be called so in any thread, as it may without this.
+    """
 
     @wraps(func)
     def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
+        if blocks_too(func) and not on_loop():
+            return cast(T, func(*args, **kwargs))
         return call(func, *args, **kwargs)
 
     return blocking

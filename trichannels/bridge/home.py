@@ -6,8 +6,8 @@ A context variable says which it is, so it passes into lanes and onto islands, a
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
@@ -151,6 +151,16 @@ def home() -> Home | None:
     return _HOME.get() or (this_loop() if on_loop() else None)
 
 
+@contextmanager
+def at_home(loop: Home) -> Iterator[None]:
+    """For the block, in a thread: be as if called from that loop."""
+    before = _HOME.set(loop)
+    try:
+        yield
+    finally:
+        _HOME.reset(before)
+
+
 def leave_from_home() -> None:
     """Before something is run elsewhere in a copy of the caller's context: let it know where it came from.
 
@@ -161,8 +171,17 @@ def leave_from_home() -> None:
         _HOME.set(here)
 
 
+def blocks_too(func: Callable[..., object]) -> bool:
+    """Say whether a function was marked by :func:`awaitable_too`."""
+    return getattr(func, "_blocks_too", False)
+
+
 def awaitable_too(func: F) -> F:
-    """Mark a plain function that returns an awaitable on a loop, so that asgiref's ``async_to_sync`` takes it."""
+    """Mark a plain function that returns an awaitable on a loop, and blocks in a thread: ``async_to_sync`` takes it.
+
+    asgiref's wants to see a coroutine function, ours a mark of our own.
+    """
+    func._blocks_too = True  # type: ignore[attr-defined]
     func._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", True)  # type: ignore[attr-defined]
     with suppress(ImportError):  # Python 3.12 and newer
         from inspect import markcoroutinefunction  # type: ignore[attr-defined, unused-ignore]

@@ -266,7 +266,8 @@ class ChannelLayer(ABC):
         """
         raise InvalidChannelLayerError(
             f"an {cls.__name__} can be used by the process that has it open alone, from a consumer, a view, or what "
-            "these call; from elsewhere events are sent through trichannels.layers.redis.RedisChannelLayer"
+            "these call; from elsewhere events are sent through trichannels.layers.redis.RedisChannelLayer; "
+            "a blocking test opens it with trichannels.testing.opened_layers()"
         )
 
     # ---- lifetime

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .http import HttpCommunicator
     from .layers import LayerContract
     from .live import LiveServer
+    from .opened import OpenedLayers, opened_layers
     from .websocket import WebsocketCommunicator
 
 HOMES = {
@@ -34,12 +35,14 @@ HOMES = {
     "HttpCommunicator": "http",
     "LayerContract": "layers",
     "LiveServer": "live",
+    "OpenedLayers": "opened",
     "SocketRefused": "errors",
     "TimedOut": "errors",
     "TooManyEvents": "errors",
     "UnexpectedEvent": "errors",
     "WebsocketCommunicator": "websocket",
     "on_test_thread": "cases",
+    "opened_layers": "opened",
     "run_on_test_thread": "cases",
     "shared_connections": "cases",
 }
@@ -54,12 +57,14 @@ __all__ = [
     "HttpCommunicator",
     "LayerContract",
     "LiveServer",
+    "OpenedLayers",
     "SocketRefused",
     "TimedOut",
     "TooManyEvents",
     "UnexpectedEvent",
     "WebsocketCommunicator",
     "on_test_thread",
+    "opened_layers",
     "run_on_test_thread",
     "shared_connections",
 ]
