@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import anyio
 from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from django.http.cookie import parse_cookie
 from django.utils.http import http_date
 
 from .db import database_bridge
-from .events import ASGIApp, Event, Receive, Scope, Send
+from .events import ASGIApp, Event, Headers, Receive, Scope, Send
 from .exceptions import ConfigError
 from .middleware import BaseMiddleware
 
@@ -54,8 +54,12 @@ class CookieMiddleware(BaseMiddleware):
 
 
 def _carry(message: Event, response: HttpResponse) -> None:
-    cookies = [(b"set-cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
-    message["headers"] = [*message.get("headers", ()), *cookies]
+    message["headers"] = [*message.get("headers", ()), *cookie_headers(response)]
+
+
+def cookie_headers(response: HttpResponseBase) -> Headers:
+    """Return the headers that set a response's cookies."""
+    return [(b"set-cookie", cookie.OutputString().encode("latin1")) for cookie in response.cookies.values()]
 
 
 class Held:

@@ -38,6 +38,7 @@ from ..exceptions import (
     RequestTimeout,
 )
 from ..nursery import collapsed
+from ..sessions import cookie_headers
 from .body import read_body
 from .options import Options
 
@@ -215,8 +216,7 @@ def headers_of(response: HttpResponseBase) -> Headers:
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
     if response.status_code in BODILESS:
         headers = [header for header in headers if header[0] != b"content-length"]
-    cookies = [(b"set-cookie", cookie.OutputString().encode("latin1")) for cookie in response.cookies.values()]
-    return headers + cookies
+    return headers + cookie_headers(response)
 
 
 def _send_stream(send: Send, start: Event, response: Any) -> None:

@@ -38,7 +38,7 @@ log = logging.getLogger("trichannels.layers.redis")
 REFRESH_EVERY = 30.0  # seconds, where nothing else has led to it
 PAUSE = (0.02, 0.5)  # seconds before a command is tried again: at first, and at the most
 TOO_LATE = 1 / 16  # of the time for a command is left: another attempt could hardly be answered
-PASSING = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
+AGAIN = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN")
 
 
 class Node:
@@ -395,7 +395,7 @@ def _patience(limit: float) -> float:
 
 
 def _again(answer: str) -> bool:
-    return answer.startswith(("MOVED ", "ASK ", *PASSING))
+    return answer.startswith(("MOVED ", "ASK ", *AGAIN))
 
 
 def _first_key(command: Sequence[Arg]) -> str:
