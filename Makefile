@@ -87,7 +87,7 @@ $(DEMO)/.ready $(TEST)/.ready $(BENCH)/.ready: pyproject.toml
 		echo "trichannels needs Python 3.11 or newer: install it, or say where it is with PYTHON=/path/to/python" >&2; exit 2; fi
 	@echo "Making $(@D) with $(PYTHON)"
 	@"$(PYTHON)" -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA)]'
+	@$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[$(EXTRA)]'
 	@touch $@
 
 clean:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
 ROOT = Path(__file__).parent.parent / "trichannels"
 
 # What stands on which floor: a module, or a package with all that is in it. The longest name that fits counts.
@@ -62,6 +63,9 @@ FLOORS = {
         "layers.memory_presence",
         "layers.memory_queue",
         "layers.boarded",
+        "layers.broadcast",
+        "layers.broadcast_frames",
+        "layers.broadcast_wire",
         "layers.switchboard",
         "layers.redis",
     ),

@@ -26,6 +26,8 @@ from trichannels.layers.presence import (
 )
 from trichannels.layers.serializers import JsonSerializer, MsgpackSerializer, Serializer
 
+pytestmark = pytest.mark.once
+
 CONNECTIONS, KEYS, OWNERS = [f"c{n}" for n in range(5)], ["ada", "bob", "cy"], ["p", "q", "r"]
 
 

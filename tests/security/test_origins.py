@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trichannels.exceptions import InvalidRoute
 from trichannels.security.origins import Origin, parse_hosts, parse_origin, parse_rule
 
+pytestmark = pytest.mark.once
 LABEL = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8)
 HOST = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
 SCHEME = st.sampled_from(["http", "https", "ws", "wss", "tauri", "chrome-extension"])

@@ -25,6 +25,7 @@ from trichannels.server.frames import (
     next_frame,
 )
 
+pytestmark = pytest.mark.once
 SIZES = (0, 1, 124, 125, 126, 127, 128, 255, 256, 65534, 65535, 65536, 70000)
 BOUNDARIES = st.sampled_from(SIZES)
 MASK = b"\x37\xfa\x21\x3d"

@@ -13,7 +13,7 @@ from trichannels.server.wire import Wire
 
 from ..fuzzing.replay import run
 
-pytestmark = pytest.mark.trio_only
+pytestmark = [pytest.mark.once, pytest.mark.trio_only]
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 PINGS = bytes([2, 1, 4, 0, 9, 0x89, 100, *b"x" * 100, *[2, 255] * 30])  # takes nothing, and pings 7,650 times

@@ -10,7 +10,7 @@ from trichannels.server.head import MOST_HEADERS, parse_upgrade
 
 from .support import KEY
 
-pytestmark = pytest.mark.trio_only
+pytestmark = [pytest.mark.once, pytest.mark.trio_only]
 
 LIMIT = 2**14
 LINES = [

@@ -403,7 +403,7 @@ def numbers(case: Case) -> list[int]:
     return [int(event["text"]) for event in case.messages]
 
 
-pytestmark = pytest.mark.trio_only
+pytestmark = [pytest.mark.once, pytest.mark.trio_only]
 
 
 async def test_nothing_is_lost_or_overtakes_behind_a_full_queue(fed: bool) -> None:

@@ -18,7 +18,7 @@ from trichannels.server.files import Watch, imported_files, looks, neighbours
 
 from ..processes import APP, ask, running
 
-pytestmark = [pytest.mark.server, pytest.mark.trio_only]
+pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.trio_only]
 
 SERVE = ("serve", "site_app:application", "--bind", "127.0.0.1:0", "--reload")
 

@@ -14,7 +14,7 @@ from trichannels.testing.live import LiveServer
 from .certificates import Certificates
 from .support import BINARY, Client, connect, frame, lifespan, small_window
 
-pytestmark = [pytest.mark.trio_only, pytest.mark.server, pytest.mark.usefixtures("descriptors")]
+pytestmark = [pytest.mark.once, pytest.mark.trio_only, pytest.mark.server, pytest.mark.usefixtures("descriptors")]
 
 SIZES = (1, 7, 125, 126, 1000, 4096, 65_535, 65_536, 70_000, 200_000)
 LARGEST = 2**20

@@ -22,7 +22,7 @@ from trichannels.server.supervisor import Supervisor, pause_after
 
 from ..processes import APP, Running, running
 
-pytestmark = [pytest.mark.server, pytest.mark.trio_only]
+pytestmark = [pytest.mark.once, pytest.mark.server, pytest.mark.trio_only]
 
 
 @pytest.fixture
