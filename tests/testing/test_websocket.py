@@ -298,3 +298,51 @@ async def test_answers_that_are_no_answer() -> None:
     with pytest.raises(UnexpectedEvent, match=r"response\.body"):
         await socket.connect()
     await socket.wait()
+
+
+REFUSALS: dict[str, list[Event]] = {
+    "close": [{"type": "websocket.close", "code": 4401}],
+    "denial": [
+        {"type": "websocket.http.response.start", "status": 404, "headers": []},
+        {"type": "websocket.http.response.body", "body": b"no"},
+    ],
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_who_was_refused_has_nothing_to_end(refusal: str) -> None:
+    heard = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for event in REFUSALS[refusal]:
+            await send(event)
+        heard.append((await receive())["type"])
+
+    socket = WebsocketCommunicator(app, "/")
+    assert (await socket.connect())[0] is False
+    assert heard == ["websocket.disconnect"], "as from a server"
+    await socket.wait()  # and who waits all the same may do so
+
+
+async def test_an_error_after_the_refusal_is_not_lost() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 4401})
+        await anyio.sleep(0.01)
+        raise KeyError("afterwards")
+
+    with pytest.raises(KeyError, match="afterwards"):
+        await WebsocketCommunicator(app, "/").connect()
+
+
+async def test_one_that_does_not_end_after_its_refusal_is_the_tests_to_end(autojump_clock: object) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 4401})
+        await anyio.sleep_forever()
+
+    socket = WebsocketCommunicator(app, "/")
+    assert await socket.connect() == (False, 4401)
+    socket.stop()
+    await socket.wait()

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from ..denial import DENIAL
 from ..events import ASGIApp, Event, Headers
 from ..exceptions import OutOfTurn
 from .application import ApplicationCommunicator, deadline
-from .errors import Denial, SocketRefused, UnexpectedEvent
+from .errors import Denial, SocketRefused, TimedOut, UnexpectedEvent
 from .scopes import RawHeaders, connection_scope
 
 
@@ -62,7 +63,8 @@ class WebsocketCommunicator(ApplicationCommunicator):
     async def connect(self, timeout: float = 1) -> tuple[bool, str | int | None]:
         """Ask for the connection: ``(True, subprotocol)``, or ``(False, close code)``, or ``(False, HTTP status)``.
 
-        The HTTP status is that of a denial response; the rest of it is in ``denial``.
+        The HTTP status is that of a denial response; the rest of it is in ``denial``. An application that has refused
+        is given up to ``timeout`` seconds to end; raises its error if it fails.
         """
         if self._asked:
             raise OutOfTurn("connect() was called already; a second connection needs a second communicator")
@@ -75,9 +77,11 @@ class WebsocketCommunicator(ApplicationCommunicator):
                 self.response_headers = list(event.get("headers") or ())
                 return True, self.subprotocol
             case "websocket.close":
+                await self._end_refused(timeout)
                 return False, self.close_code
             case "websocket.http.response.start":
                 self.denial = await self._read_denial(event, timeout)
+                await self._end_refused(timeout)
                 return False, self.denial.status
             case _:
                 raise UnexpectedEvent("websocket.accept or websocket.close", event)
@@ -133,6 +137,10 @@ class WebsocketCommunicator(ApplicationCommunicator):
                 raise UnexpectedEvent("websocket.http.response.body", event)
             body += event.get("body") or b""
         return Denial(status=start["status"], headers=list(start.get("headers") or ()), body=bytes(body))
+
+    async def _end_refused(self, timeout: float) -> None:
+        with suppress(TimedOut):  # else it is still there, and so is the duty to end it
+            await self.wait(timeout)
 
     async def _begin(self) -> None:
         accepted, _ = await self.connect(self.timeout)
