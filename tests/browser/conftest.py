@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -16,15 +17,26 @@ FLAGS = [
 ]
 
 
+@contextmanager
+def chromium(program: str) -> Iterator[Browser]:
+    """Run it for a block."""
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=FLAGS, timeout=90_000)
+        yield opened
+        opened.close()
+
+
+def find_chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    program = find_chromium()
+    if program is None:
         advice = "no chromium on PATH; install it with: apt-get install chromium"
         if os.environ.get("CI") == "true":
             pytest.fail(advice)
         pytest.skip(advice)
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS, timeout=90_000)
+    with chromium(program) as opened:
         yield opened
-        opened.close()
