@@ -729,6 +729,30 @@ async def test_an_owners_cancellation_gives_no_grace(autojump_clock: object) -> 
     assert (await socket.receive_output())["code"] == 1001
 
 
+async def test_a_cancelled_instance_has_left_its_groups_before_its_tasks_are_waited_for() -> None:
+    class Tidy(Member):
+        async def websocket_connect(self, message: Event) -> None:
+            await super().websocket_connect(message)
+            self.nursery.start_soon(self.hold)
+
+        async def hold(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.lowlevel.checkpoint()  # so the instance has had its turn
+                    self.seen.append((self._instance.state, self.channel_layer.members()))
+
+    seen: list[Any] = []
+    async with InMemoryChannelLayer() as layer:
+        socket = socket_to(Tidy, layer=layer, seen=seen)
+        await socket.connect()
+        await anyio.wait_all_tasks_blocked()
+        socket.stop()
+        await socket.wait(10)
+    assert ("cancelled", {}) in seen
+
+
 async def test_disconnect_may_publish_and_call_close_and_send_ends_it() -> None:
     class Polite(Member):
         async def websocket_disconnect(self, message: Event) -> None:

@@ -2,21 +2,16 @@
 
 While it lives, the task that runs it takes from the inbox and runs the handlers: the *worker*. What the socket brings
 is put into the inbox by our server's transport itself, elsewhere by a task that calls ``receive()``: the *pump*.
-Background tasks live in ``nursery``. Whatever ends it, it ends in this order:
-
-1. No new events; memberships and the layer's side of the inbox are forgotten, at once and locally. What the client
-   handed over before it left is still handled.
-2. The running handlers get ``disconnect_grace`` seconds, then they are cancelled. An owner's cancellation gives none.
-3. The nursery is cancelled.
-4. ``disconnect`` runs once if ``connect`` had begun: shielded, at most ``disconnect_timeout`` seconds, layer open.
-5. The socket is closed if it still is open, with 1011 after a failure; the failure leaves as itself, with notes.
+Background tasks live in ``nursery``. ``CAUSES`` says what ends it, with which code and how gently; whatever it was,
+the end takes the steps of :class:`Step` in their order. ``docs/diagrams.py`` draws both.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, Protocol
 
 import anyio
@@ -58,6 +53,44 @@ CLOSE_FRAME_TIMEOUT = 1.0  # seconds for the last frame; shorter, a loop that st
 Cause = Literal["disconnected", "closed", "stopped", "failed", "overrun", "cancelled"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What a cause means for the end. ``said_by``: whose code and reason it has, where they say any."""
+
+    when: str
+    code: int
+    reason: str = ""
+    said_by: str = ""
+    heard_out: bool = False  # what the client had handed over before is still handled
+    graced: bool = True  # running handlers get their grace
+
+
+CAUSES: Mapping[Cause, Meaning] = {
+    "disconnected": Meaning(when="the client leaves or vanishes", code=1005, said_by="the client", heard_out=True),
+    "closed": Meaning(when="`await self.close(code)`", code=1000, said_by="you"),
+    "failed": Meaning(when="a handler or a task in the nursery raises", code=1011),
+    "stopped": Meaning(when="a handler raises `StopConsumer`", code=1000),
+    "overrun": Meaning(
+        when="the inbox overflows under the policy `disconnect`", code=1013, reason="too slow: try again later"
+    ),
+    "cancelled": Meaning(when="the server, or the owner of the task, cancels it", code=1001, graced=False),
+}
+
+
+class Step(Enum):
+    """What an end does, in this order; a step that has nothing to do is left out."""
+
+    QUIET = "No new events", "memberships and what waits from the layer are forgotten, at once and locally"
+    GRACE = "Running handlers", "have `disconnect_grace` seconds, then they are cancelled"
+    NURSERY = "The nursery", "is over: its tasks were cancelled, and have ended"
+    GOODBYE = "`disconnect(code)`", "once, if `connect()` had begun: shielded, layer open, at most `disconnect_timeout`"
+    CLOSE = "The socket", f"is closed if it still is open, with {CAUSES['failed'].code} after a failure"
+    OVER = "Over", "nothing of it is left; a failure leaves as itself, with a note of where"
+
+    def __init__(self, title: str, what: str) -> None:
+        self.title, self.what = title, what
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """Why an instance ends: the first cause counts."""
@@ -65,6 +98,12 @@ class Ending:
     cause: Cause
     code: int
     reason: str = ""
+
+
+def because(cause: Cause, code: int | None = None, reason: str | None = None) -> Ending:
+    """Return the end that a cause brings, with the code and the reason that were said, or else those of the table."""
+    meaning = CAUSES[cause]
+    return Ending(cause, code or meaning.code, reason or meaning.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +161,7 @@ class Instance:
         self.nursery: Nursery | None = None
         self.mailbox = Mailbox(owner.inbox, overrun=self._overrun)
         self.ending: Ending | None = None
+        self.step: Step | None = None  # that the end has reached
         self.error: BaseException | None = None
         self._feeding = feeding(self.transport, receive)
         self._shares = owner.shares()
@@ -137,7 +177,8 @@ class Instance:
         self._position: Place | None = None  # of the event that is handled, one at a time
 
     def __repr__(self) -> str:
-        return f"<Instance {self.described} {self.state}>"
+        step = "" if self.step is None else f", {self.step.name.lower()}"
+        return f"<Instance {self.described} {self.state}{step}>"
 
     # ---- looking at it
 
@@ -217,7 +258,7 @@ class Instance:
         elif event["type"] in ("websocket.close", "websocket.http.response.body"):
             self._closed = True
             if not event.get("more_body"):
-                self.end(Ending("closed", event.get("code") or 1000, event.get("reason") or ""))
+                self.end(because("closed", event.get("code"), event.get("reason")))
 
     def _write_through(self) -> None:
         """Let events that are frames already go straight to the socket, unless they would overtake another."""
@@ -270,20 +311,23 @@ class Instance:
         """Begin the end, at once and without waiting; the first cause counts."""
         if self.ending is not None:
             return
-        self.ending = ending
+        self.ending, self.step = ending, Step.QUIET
+        meaning = CAUSES[ending.cause]
         self.mailbox.direct = self._direct = None
         self._detach()
-        if ending.cause == "disconnected":
+        if meaning.heard_out:
             self.mailbox.close_layer_side()
         else:
             self._discarded += self.mailbox.close()
-        self._handling.deadline = anyio.current_time() + self.owner.disconnect_grace
+        if meaning.graced:
+            self._handling.deadline = anyio.current_time() + self.owner.disconnect_grace
+            self.step = Step.GRACE
 
     def _overrun(self) -> None:
-        self.end(Ending("overrun", 1013, "too slow: try again later"))
+        self.end(because("overrun"))
 
-    def _peer_gone(self, code: int, reason: str) -> None:
-        ending = Ending("disconnected", code, reason)
+    def _peer_gone(self, code: int | None, reason: str | None) -> None:
+        ending = because("disconnected", code, reason)
         if self.ending is not None and self.ending.cause == "disconnected":
             self.ending = ending  # a failed send told first, without the peer's own code
         self.end(ending)
@@ -320,7 +364,7 @@ class Instance:
                     else:
                         await self._live_elsewhere()
                 except anyio.get_cancelled_exc_class():
-                    self.end(Ending("cancelled", 1001))
+                    self.end(because("cancelled"))
                     raise
                 finally:
                     await self._farewell()
@@ -331,6 +375,7 @@ class Instance:
             finally:
                 self._detach()
                 self._let_go()
+                self.step = Step.OVER
         if self.error is not None:
             error, self.error = self.error, None  # its traceback leads to us
             error.add_note(f"in {self.described}")
@@ -368,7 +413,7 @@ class Instance:
 
     def _stop(self) -> None:
         """The nursery was cancelled, by whoever has it."""
-        self.end(Ending("stopped", 1000))
+        self.end(because("stopped"))
         self.mailbox.finish()
 
     async def _pump(self, reading: CancelScope) -> None:
@@ -391,7 +436,7 @@ class Instance:
                 if self.transport is None:
                     await checkpoint()  # some servers return at once while they have more: let the worker take its turn
             self._gone = True
-            self._peer_gone(event.get("code") or 1005, event.get("reason") or "")
+            self._peer_gone(event.get("code"), event.get("reason"))
         self.mailbox.finish()
 
     async def _brief_room(self) -> None:
@@ -408,6 +453,9 @@ class Instance:
             with self._handling:
                 await (self._side_by_side() if self.owner.concurrency > 1 else self._one_by_one())
             self._discarded += self.mailbox.close()
+        except anyio.get_cancelled_exc_class():
+            self.end(because("cancelled"))  # first of all, as any end begins
+            raise
         finally:
             self.nursery.end()
             await self.nursery.over()
@@ -539,12 +587,12 @@ class Instance:
 
     def _judge(self, error: BaseException) -> None:
         if isinstance(error, StopConsumer):
-            self.end(Ending("stopped", 1000))
+            self.end(because("stopped"))
         elif isinstance(error, ConnectionClosed) and not (self.protocol == "channel" and self._is_open):
             if self._is_open:  # else the end has a cause that will be told
                 self.end(Ending("disconnected", error.code, error.reason))
         elif self.error is None:
-            self.end(Ending("failed", 1011))
+            self.end(because("failed"))
             self.error = error
             self._discarded += self.mailbox.close()  # also where it fails while ending: nothing more is handled
         elif error is not self.error:
@@ -559,9 +607,10 @@ class Instance:
 
     async def _farewell(self) -> None:
         """Say goodbye in a child task: a shield in place does not stop asyncio's own ``task.cancel()``."""
-        self.end(Ending("stopped", 1000))
+        self.end(because("stopped"))
         self._detach()
         self._discarded += self.mailbox.close()
+        self.step = Step.NURSERY
         if self.nursery is not None:
             self.nursery.state, self.nursery.tasks = "over", 0  # asyncio's own cancel() stops some before they begin
         if self._feeding is not None:  # our server is on trio, where a shield holds; and its transport drains by itself
@@ -581,6 +630,7 @@ class Instance:
 
     async def _goodbye(self, rest: CancelScope | None = None) -> None:
         if self._begun and self.owner.handles(self._goodbye_type):
+            self.step = Step.GOODBYE
             with CancelScope(shield=True) as wall:
                 wall.deadline = anyio.current_time() + self.owner.disconnect_timeout
                 if self.transport is not None:
@@ -594,6 +644,7 @@ class Instance:
                     self.owner.disconnect_timeout,
                 )
         if self._to_be_closed:
+            self.step = Step.CLOSE
             with CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_FRAME_TIMEOUT):
                 await self._close()
         if rest is not None:
@@ -615,7 +666,7 @@ class Instance:
 
     async def _close(self) -> None:
         assert self.ending is not None
-        code = 1011 if self.error is not None else self.ending.code
+        code = CAUSES["failed"].code if self.error is not None else self.ending.code
         with self._judged():
             try:
                 await self._send({"type": "websocket.close", "code": code, "reason": self.ending.reason})

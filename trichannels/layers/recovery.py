@@ -43,7 +43,7 @@ class Verdict(Enum):
 
     DELIVER = "it follows the last one"
     IGNORE = "it was delivered already"
-    WAIT = "a history is being read: it is kept, and comes after"
+    WAIT = "a history is being read: it comes after that"
     HEAL = "something is missing before it: read the history, and keep it meanwhile"
 
 
