@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 from .bridge import Bridge, Hooks, current_bridge, surround_with
+from .bridge.adoption import adopt_trio
 from .bridge.bridge import awaitable_on
 from .seam import on_loop
 
@@ -158,6 +159,30 @@ async def aclose_old_connections() -> None:
 
 def _nothing() -> None:
     """What hooks surround."""
+
+
+# ---- Django's async methods
+
+SLICES = "BaseIterable._async_generator.<locals>.next_slice"  # what aiterator() asks for, again and again
+
+
+def install_async_orm() -> None:
+    """From now on, let Django's async methods (``aget()``, ``async for``, ``asave()``, …) work in tasks of trio.
+
+    They are made of asgiref's ``sync_to_async``, which knows asyncio alone. On trio each call runs in a lane of
+    :func:`database_bridge`: many at once, cancelled as ``Bridge.run`` is; what a call sets in the context stays there.
+    ``aiterator()`` raises: it would need one connection for several calls.
+    """
+    adopt_trio(_run_for_django)
+
+
+async def _run_for_django(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    if getattr(func, "__qualname__", "") == SLICES:
+        raise SynchronousOnlyOperation(
+            "aiterator() reads slice after slice over one connection, and on trio each call may have another: "
+            "write `async for … in queryset`, or read it all in one function with database_sync_to_async"
+        )
+    return await database_bridge().run(func, *args, **kwargs)
 
 
 # ---- the guard

@@ -70,21 +70,20 @@ class Watch:
         self.watches.reached(self, None if user is None or user.is_anonymous else key_of(user))
 
     def moves_to(self, session_key: str | None, user: Any, *, unsaved: bool = False) -> None:
-        """It has another session now: its own consumer has logged somebody in, or out."""
-        self.watches.rekey(self, session_key)
+        """It has another session now: its own consumer has logged somebody in, or out. From any thread."""
         self.unsaved = unsaved
+        self.watches.rekey(self, session_key)
         self.belongs_to(user)
 
     def comes_back(self, session_key: str | None, user_id: str | None) -> None:
-        """It has not been logged out after all."""
+        """It has not been logged out after all. From any thread."""
         self.watches.rekey(self, session_key)
         self.watches.reached(self, user_id)
 
     def _follow(self) -> None:
         """The session was saved, perhaps under another key."""
         self.unsaved = False
-        if self.held.store.session_key != self.session_key:
-            self.watches.rekey(self, self.held.store.session_key)
+        self.watches.rekey(self, self.held.store.session_key)
 
     def as_asked(self) -> Asked:
         """Return what is to be judged. What is not saved yet is nowhere but here."""
@@ -112,7 +111,17 @@ class Watches:
         return [watch for watches in self.by_user.values() for watch in watches]
 
     def rekey(self, watch: Watch, session_key: str | None) -> None:
-        """Note under which session a socket is."""
+        """Note under which session a socket is. From any thread."""
+        self._on_loop(partial(self._rekey, watch, session_key))
+
+    def _on_loop(self, work: Callable[[], None]) -> None:
+        """Do it on our loop: now, if that is where we are."""
+        if on_loop() and this_loop() is self._home:
+            work()
+        else:
+            self._home.call_soon(work)
+
+    def _rekey(self, watch: Watch, session_key: str | None) -> None:
         if watch.session_key is not None:
             _discard(self.by_session, hashed(watch.session_key), watch)
         watch.session_key = session_key
@@ -120,12 +129,8 @@ class Watches:
             self.by_session[hashed(session_key)].add(watch)
 
     def reached(self, watch: Watch, user_id: str | None) -> None:
-        """Note who somebody is, on the loop."""
-        with_loop = partial(self._note, watch, user_id)
-        if on_loop():
-            with_loop()
-        else:
-            self._home.call_soon(with_loop)
+        """Note who somebody is. From any thread."""
+        self._on_loop(partial(self._note, watch, user_id))
 
     def _note(self, watch: Watch, user_id: str | None) -> None:
         if watch not in self.alive:

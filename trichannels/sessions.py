@@ -7,16 +7,19 @@ read and changed like a dict.
 
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import Any, TypeVar
 
 import anyio
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import UpdateError
 from django.http import HttpResponse, HttpResponseBase
 from django.http.cookie import parse_cookie
 from django.utils.http import http_date
 
+from .bridge.home import home, this_loop
 from .db import database_bridge
 from .events import ASGIApp, Event, Headers, Receive, Scope, Send
 from .exceptions import ConfigError
@@ -39,17 +42,34 @@ class CookieMiddleware(BaseMiddleware):
         await super().__call__(scope, receive, send)
 
     @classmethod
-    def set_cookie(cls, message: Event, key: str, value: str = "", **options: Any) -> None:
-        """Let an event that starts a response, or accepts, set a cookie: options as ``HttpResponse.set_cookie``."""
+    def set_cookie(
+        cls,
+        message: Event,
+        key: str,
+        value: str = "",
+        max_age: float | timedelta | None = None,
+        expires: str | datetime | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = False,
+        samesite: str | None = "lax",
+    ) -> None:
+        """Let an event that starts a response, or accepts, set a cookie; options as ``HttpResponse.set_cookie``.
+
+        As in Channels, pages of other sites do not send it (``samesite``) unless they are told otherwise.
+        """
         response = HttpResponse()
-        response.set_cookie(key, value, **options)
+        response.set_cookie(key, value, max_age, expires, path, domain, secure, httponly, samesite)
         _carry(message, response)
 
     @classmethod
-    def delete_cookie(cls, message: Event, key: str, **options: Any) -> None:
+    def delete_cookie(
+        cls, message: Event, key: str, path: str = "/", domain: str | None = None, samesite: str | None = "lax"
+    ) -> None:
         """Let it delete one: options as ``HttpResponse.delete_cookie``."""
         response = HttpResponse()
-        response.delete_cookie(key, **options)
+        response.delete_cookie(key, path, domain, samesite)
         _carry(message, response)
 
 
@@ -71,7 +91,10 @@ class Held:
         self.when_saved: Callable[[], object] = lambda: None
 
     async def do(self, work: Callable[[], T]) -> T:
-        """Do something with the store, in a lane."""
+        """Do something with the store, in a lane. On a loop that asgiref has made for a lane: in that lane."""
+        if this_loop() is not home():
+            done: T = await sync_to_async(work)()
+            return done
         async with self.lock:
             return await database_bridge().run(work)
 

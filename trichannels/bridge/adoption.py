@@ -1,4 +1,4 @@
-"""asgiref within our threads: its ``async_to_sync`` runs on an island, its ``sync_to_async`` in lanes.
+"""asgiref within our threads: its ``async_to_sync`` runs on an island, its ``sync_to_async`` in lanes, on trio as well.
 
 What asgiref has no public way for; where its own names change, it does what it does elsewhere: a loop for each call,
 and one thread for all.
@@ -6,14 +6,15 @@ and one thread for all.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
-from functools import partial
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import anyio
+import trio
 from anyio.abc import TaskGroup
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
 
@@ -151,6 +152,25 @@ def in_lanes(executor: LaneExecutor) -> Iterator[None]:
         yield
     finally:
         executors.current = None
+
+
+def adopt_trio(run: Callable[..., Awaitable[Any]]) -> None:
+    """From now on, let asgiref's ``sync_to_async`` work in tasks of trio: by ``run(func, *args, **kwargs)``.
+
+    So do Django's own async methods, which are made of it. On asyncio it is asgiref's as ever.
+    """
+    theirs: Any = SyncToAsync.__call__
+    if getattr(theirs, "runs_on_trio", False):
+        return
+
+    @wraps(theirs)
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if trio.lowlevel.in_trio_task():
+            return await run(self.func, *args, **kwargs)
+        return await theirs(self, *args, **kwargs)
+
+    call.runs_on_trio = True  # type: ignore[attr-defined]
+    SyncToAsync.__call__ = call  # type: ignore[method-assign]
 
 
 def changed_since(before: Context) -> dict[ContextVar[Any], Any]:

@@ -9,7 +9,7 @@ from django.core.signals import setting_changed
 from .. import status  # noqa: F401 - which answers on the control channel
 from ..bridge import surround_with
 from ..control import controlled
-from ..db import DjangoHooks, install_loop_guard
+from ..db import DjangoHooks, install_async_orm, install_loop_guard
 from ..exceptions import ConfigError
 from ..layers.configured import forget_layers
 from ..layers.host import COMPANIONS
@@ -18,7 +18,7 @@ from .options import Options
 
 
 class TrichannelsConfig(AppConfig):  # type: ignore[misc, unused-ignore]
-    """Installs the loop guard, the system checks, and what closes the sockets of who logs out."""
+    """Installs the loop guard, the async ORM on trio, the checks, and what closes the sockets of who logs out."""
 
     name = "trichannels.django"
     label = "trichannels"
@@ -34,6 +34,7 @@ class TrichannelsConfig(AppConfig):  # type: ignore[misc, unused-ignore]
         except ConfigError:  # the check E007 tells, in one line
             options = Options()
         surround_with(DjangoHooks, options.LANES)
+        install_async_orm()
         if options.LOOP_GUARD:
             install_loop_guard()
         setting_changed.connect(_setting_changed, dispatch_uid="trichannels")
