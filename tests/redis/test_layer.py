@@ -62,6 +62,20 @@ async def test_one_publish_a_send_and_one_subscription_a_group() -> None:
             assert not [name for name in calls if "eval" in name]
 
 
+async def test_of_a_loss_is_told_and_of_closing_is_not() -> None:
+    told: list[str] = []
+    with RedisProcess() as server:
+        options = {"on_disconnect": lambda: told.append("lost"), "on_reconnect": lambda: told.append("back")}
+        async with opened(url=server.url, timeouts=QUICK, **options) as layer:
+            await layer.group_add("group", layer.attach(mailbox()))
+            server.admin("CLIENT", "KILL", "TYPE", "pubsub")
+            with anyio.fail_after(20):
+                while "back" not in told:
+                    await anyio.sleep(0.01)
+        assert told[0] == "lost"
+        assert told.count("lost") == told.count("back")
+
+
 async def test_the_last_to_leave_ends_the_subscription() -> None:
     async with opened() as layer:
         channels = [layer.attach(mailbox()) for _ in range(2)]

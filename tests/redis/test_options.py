@@ -47,6 +47,7 @@ def test_what_a_project_on_channels_redis_has_in_its_settings() -> None:
         ({"channel_capacity": {"a": -1}}, r"channel_capacity\['a'\]"),
         ({"expiry": "long"}, "expiry must be"),
         ({"unreachable": "buffer"}, "unreachable must be 'fail' or a Buffer"),
+        ({"on_disconnect": "redis.disconnect"}, "on_disconnect must be a function.*layer_resync"),
         ({"timeout": 0}, "timeout must be"),
         ({"timeout": True}, "timeout must be"),
     ],

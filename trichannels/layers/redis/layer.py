@@ -105,6 +105,12 @@ class RedisChannelLayer(BoardedLayer):
             raise InvalidChannelLayerError(f"unreachable must be 'fail' or a Buffer(…), not {unreachable!r}")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
             raise InvalidChannelLayerError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        for option, whom in (("on_disconnect", on_disconnect), ("on_reconnect", on_reconnect)):
+            if whom is not None and not callable(whom):
+                raise InvalidChannelLayerError(
+                    f"{option} must be a function without arguments, not {whom!r}; consumers are told of what they may "
+                    "have missed by `async def layer_resync(self, event)`"
+                )
         self.queue_claim = require_seconds("queue_claim", queue_claim, least=0.1)
         self.targets = targets_of(hosts, url)
         self.wire = wire_of(wire, prefix, history)
@@ -220,7 +226,7 @@ class RedisChannelLayer(BoardedLayer):
         self._tell(self._on_reconnect)
 
     def _tell(self, whom: Callable[[], object] | None) -> None:
-        if whom is not None:
+        if whom is not None and self._hub is not None:  # on closing, connections are not lost
             try:
                 whom()
             except Exception:
