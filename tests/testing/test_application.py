@@ -33,6 +33,18 @@ async def silent(scope: Scope, receive: Receive, send: Send) -> None:
     await anyio.sleep_forever()
 
 
+async def test_what_is_no_event_is_said() -> None:
+    async with ApplicationCommunicator(echo, ODD) as app:
+        with pytest.raises(BadEvent, match="an ASGI event is a dict with a 'type'"):
+            await app.send_input({"text": "a"})
+
+    async def untyped(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"text": "a"})
+
+    with pytest.raises(BadEvent, match="an ASGI event is a dict with a 'type'"):
+        await ApplicationCommunicator(untyped, ODD).receive_output()
+
+
 async def test_calls_without_a_block(autojump_clock: object) -> None:
     app = ApplicationCommunicator(echo, ODD)
     await app.send_input({"type": "a"})

@@ -80,6 +80,7 @@ class Exchange:
 
     def push(self, event: Mapping[str, Any]) -> None:
         """Queue an event of the test for the application."""
+        check_sent(event)  # or who answers it would stumble
         if event["type"] in DISCONNECTS:
             self._gone = self._gone or (event.get("code") or 1005, event.get("reason") or "")
             self.hang_up(dict(event))
@@ -107,9 +108,9 @@ class Exchange:
             await self._changed.wait()
 
     def _takes(self, event: Event) -> bool:
+        check_sent(event)
         if self.conversation is None:
             return True
-        check_sent(event)
         was = self.conversation.state
         if self._gone and was != "closed":
             if self._raises_when_gone:
