@@ -306,6 +306,7 @@ def test_a_module_that_fails_is_shown_with_its_traceback(
     assert "trichannels/" not in "\n".join(shown)
 
 
+@pytest.mark.once
 def test_a_lifespan_that_fails(tmp_path: Path) -> None:
     (tmp_path / "site_app.py").write_text(
         "from trichannels.routing import ProtocolTypeRouter\n"
@@ -334,6 +335,7 @@ def accepts(host: str, port: int) -> bool:
     return True
 
 
+@pytest.mark.once
 def test_the_demo_is_served_and_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     took = []
     for _ in range(3):  # the promise is under a second; the best of three, because other programs run here too
@@ -411,6 +413,7 @@ def test_a_drain_refuses_newcomers_and_ctrl_c_shortens_it(tmp_path: Path, worker
     assert "Traceback" not in server.err
 
 
+@pytest.mark.once
 def test_the_third_ctrl_c_ends_even_a_busy_process(chat: Path) -> None:
     with running("serve", "site_app:application", *FREE, cwd=chat) as server:
         host, _, port = server.address().removeprefix("http://").partition(":")
@@ -451,6 +454,7 @@ async def application(scope, receive, send):
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", ["/shielded", "/deaf", "/busy"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_application_that_does_not_end_is_ended_by_force(tmp_path: Path, path: str, number: signal.Signals) -> None:
@@ -470,6 +474,7 @@ def test_an_application_that_does_not_end_is_ended_by_force(tmp_path: Path, path
     assert "Traceback" not in server.err
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_start_that_hangs(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "site_app.py").write_text(
@@ -495,6 +500,7 @@ def test_ctrl_c_during_the_import_leaves_no_traceback(tmp_path: Path) -> None:
 # What else the command sets up.
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("options", "tuned"), [([], True), (["--no-gc-tuning"], False)])
 def test_the_garbage_collector_is_tuned_unless_told_not_to(chat: Path, options: list[str], tuned: bool) -> None:
     with running("serve", "site_app:application", *FREE, *options, cwd=chat) as server:
@@ -503,6 +509,7 @@ def test_the_garbage_collector_is_tuned_unless_told_not_to(chat: Path, options: 
         assert server.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.once
 def test_app_dir_and_root_path(chat: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     options = ("--app-dir", str(chat), "--root-path", "/site")
@@ -524,6 +531,7 @@ def test_a_unix_socket_and_an_inherited_one(chat: Path) -> None:
     assert not (chat / "site.sock").exists()
 
 
+@pytest.mark.once
 def test_log_level(chat: Path) -> None:
     with running("serve", "site_app:application", *FREE, "--log-level", "debug", cwd=chat) as server:
         server.address()
@@ -540,6 +548,7 @@ def test_log_level(chat: Path) -> None:
     assert server.err == ""
 
 
+@pytest.mark.once
 def test_the_log_level_holds_for_a_file_too_and_may_come_from_the_configuration(chat: Path) -> None:
     (chat / "hypercorn.toml").write_text('errorlog = "errors.log"\nloglevel = "error"\n')
     options = ("--config", "hypercorn.toml")
