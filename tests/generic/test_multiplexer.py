@@ -174,6 +174,49 @@ async def test_a_large_message_has_room_where_nothing_waits_and_more_has_none() 
         assert (await socket.receive_json_from(20))["payload"]["echo"] == "x" * 1000
 
 
+async def test_a_stream_is_closed_when_more_bytes_wait_for_it_than_it_may_have() -> None:
+    class Narrow(Stuck):
+        inbox = Inbox(client_messages=1)
+
+    async with connected(Multiplexer(streams(stuck=Narrow, one=Echo), bytes=10)) as socket:
+        for _ in range(4):  # one is being handled, one waits in the inbox
+            await say(socket, "stuck", "x" * 6)
+        assert await socket.receive_json_from(20) == {"stream": "stuck", "close": {"code": 1013, "reason": "too slow"}}
+        await say(socket, "one", 1)
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == 1
+
+
+async def test_any_application_that_speaks_websocket_may_be_a_stream() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.accept"})
+        while (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
+        seen.append(event["code"])
+
+    async with connected(Multiplexer({"plain": app})) as socket:
+        await say(socket, "plain", [1])
+        assert await socket.receive_json_from(20) == {"stream": "plain", "payload": [1]}
+    assert seen == [1000]
+
+
+async def test_closed_by_what_is_around_it_all_streams_end() -> None:
+    """As ``AuthMiddleware`` closes a socket whose user has logged out."""
+    multiplexer = Multiplexer(streams(one=Echo, other=Echo))
+    close: list[Any] = []
+
+    async def around(scope: Any, receive: Any, send: Any) -> None:
+        close.append(partial(send, {"type": "websocket.close", "code": 4401, "reason": "logged out"}))
+        await multiplexer(scope, receive, send)
+
+    async with connected(around) as socket:
+        await close[0]()
+        event = await socket.receive_output(20)
+        assert (event["type"], event["code"]) == ("websocket.close", 4401)
+        await socket.wait(20)
+    assert sorted(seen) == [("one", 4401), ("other", 4401)]
+
+
 # ---- the handshake
 
 

@@ -297,6 +297,14 @@ async def test_retry_is_sent_first_and_once(autojump_clock: object, retry: int) 
         assert await client.part() == b"data: hi\n\n"
 
 
+async def test_retry_may_be_chosen_in_connect(autojump_clock: object) -> None:
+    async def connect(self: Any) -> None:
+        self.retry = 1234
+
+    async with streaming(consumer(groups=(), connect=connect)) as client:
+        assert await client.part() == b"retry: 1234\n\n"
+
+
 @pytest.mark.parametrize(
     ("status", "body", "length"), [(403, b"no", b"2"), (204, b"", None), (503, b"", b"0")], ids=str
 )
@@ -770,6 +778,17 @@ async def test_a_malformed_id_is_none(autojump_clock: object, last_id: str) -> N
         async with streaming(Telling, layer, last_id=last_id) as client:
             await say(layer, "1")
             assert (await client.event()).data == "1"
+
+
+async def test_an_id_that_somebody_made_up_lets_nobody_into_a_group(autojump_clock: object) -> None:
+    made_up = Reached({})
+    async with keeping("room", "secret") as layer:
+        epoch = (await layer.group_send("secret", {"type": "said", "text": "not for all"})).epoch  # type: ignore[union-attr]
+        made_up.enter("secret", Position(0, epoch))
+        async with streaming(Room, layer, last_id=made_up.id()) as client:
+            await say(layer, "1")
+            assert (await client.event()).data == "1"
+            assert await client.quiet()
 
 
 async def test_a_query_or_header_that_is_no_text_is_none(autojump_clock: object) -> None:

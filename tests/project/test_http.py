@@ -317,7 +317,8 @@ async def test_a_stream_is_closed_when_its_client_leaves(path: str, closed: str)
 async def test_a_sync_view_runs_to_its_end_and_is_not_reported() -> None:
     async with project(1) as app:
         await left(app, "/block/?seconds=0.3", "blocking")
-        assert (await ask(app, "/hello/"))["status"] == 200
+        assert (await ask(app, "/hello/"))["status"] == 200, "the only lane is free again"
+        assert urls.seen["blocking over"] == 1
 
 
 # ---- bounds

@@ -24,6 +24,7 @@ from django.utils import timezone
 from trichannels import revocation
 from trichannels.auth import AuthMiddlewareStack, close_session, close_user, get_user, login, logout
 from trichannels.db import database_sync_to_async
+from trichannels.generic.multiplexer import Multiplexer
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 from trichannels.layers import InMemoryChannelLayer
 from trichannels.revocation import Rechecking, recheck, watches
@@ -131,6 +132,17 @@ async def test_a_logout_closes_the_sockets_of_that_session_alone(ada: Any, consu
         await is_closed(second, "logged out")  # though nobody had looked who that is
         await is_open(third)
         assert len(watches()) == 1
+
+
+async def test_a_logout_closes_a_multiplexed_socket_as_a_whole(ada: Any) -> None:
+    key = await in_lane(make_session, ada)
+    streams = Multiplexer({"one": Who.as_asgi(), "other": WhoInAThread.as_asgi()})
+    app = ProtocolTypeRouter({"websocket": AuthMiddlewareStack(streams)}, layers={"default": InMemoryChannelLayer()})
+    async with app.opened(), socket_with(app, key) as socket:
+        await socket.send_json_to({"stream": "other", "payload": "who"})
+        assert await socket.receive_json_from(5) == {"stream": "other", "payload": "ada"}
+        await in_lane(log_out, key)
+        await is_closed(socket, "logged out")
 
 
 @pytest.mark.parametrize(

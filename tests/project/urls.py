@@ -132,6 +132,7 @@ async def wait(request: HttpRequest) -> HttpResponse:
 def block(request: HttpRequest) -> HttpResponse:
     seen["blocking"] += 1
     time.sleep(float(request.GET["seconds"]))
+    seen["blocking over"] += 1
     return HttpResponse("done")
 
 

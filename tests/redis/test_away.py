@@ -9,12 +9,15 @@ import anyio
 import pytest
 
 from trichannels.exceptions import LayerUnreachable, OutcomeUnknown
+from trichannels.generic.websocket import AsyncJsonWebsocketConsumer
 from trichannels.inbox import Inbox, Mailbox
 from trichannels.layers.base import Subscription
 from trichannels.layers.history import History, Position
 from trichannels.layers.redis import Buffer, RedisChannelLayer, Timeouts
 from trichannels.layers.redis.backlog import Backlog
 from trichannels.layers.serializers import Message
+from trichannels.routing import ProtocolTypeRouter
+from trichannels.testing import WebsocketCommunicator
 from trichannels.testing.contract.base import mailbox, message
 
 from ..proxy import Proxy
@@ -224,6 +227,53 @@ async def test_members_are_told_and_stay() -> None:
                     pass
                 assert event == message(2)
             assert layer.hub.servers[0].statistics().subscriptions == 5  # and that of the process
+
+
+class Room(AsyncJsonWebsocketConsumer):
+    """Says what it hears, and what it may not have heard."""
+
+    groups = ("plain",)
+
+    async def receive_json(self, content: Any, **more: Any) -> None:
+        try:
+            await self.channel_layer.group_send("plain", {"type": "room.told", "text": content})
+        except LayerUnreachable:
+            await self.send_json("not now")
+
+    async def room_told(self, event: Message) -> None:
+        await self.send_json(event["text"])
+
+    async def layer_resync(self, event: Message) -> None:
+        await self.send_json("resync")
+
+
+async def test_a_socket_stays_open_while_the_server_is_away() -> None:
+    with RedisProcess() as server:
+        layer = RedisChannelLayer(url=server.url, prefix=fresh_prefix(), timeout=TIMEOUT, timeouts=TIMES)
+        app = ProtocolTypeRouter({"websocket": Room.as_asgi()}, layers={"default": layer})
+        with anyio.fail_after(60):
+            async with app.opened(), WebsocketCommunicator(app, "/", timeout=20) as socket:
+                await socket.send_json_to("before")
+                assert await socket.receive_json_from(20) == "before"
+                server.kill()
+                assert await socket.receive_json_from(20) == "resync"
+                await socket.send_json_to("meanwhile")
+                assert await socket.receive_json_from(20) == "not now"
+                server.start()
+                heard = ""
+                while heard != "after":
+                    await socket.send_json_to("after")
+                    heard = await socket.receive_json_from(20)
+                assert layer.members() == {"plain": 1}
+
+
+async def test_a_membership_of_an_instance_outlives_the_expiry() -> None:
+    async with opened(url=shared_server().url, group_expiry=0.05, timeouts=CALM) as layer:
+        box = mailbox()
+        await layer.join("plain", layer.attach(box))
+        await anyio.sleep(0.2)  # four times what it might have been
+        await layer.group_send("plain", message(1))
+        assert await following(box) == message(1)
 
 
 async def test_a_gap_closes_by_itself() -> None:

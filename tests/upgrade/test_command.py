@@ -112,6 +112,14 @@ def test_it_starts_neither_django_nor_a_loop(here: Path) -> None:
     assert ended.stdout.splitlines()[-1].startswith("False ")
 
 
+def test_nothing_of_the_project_is_imported(here: Path) -> None:
+    (here / "chat" / "b.py").write_text("import channels.layers\nopen('ran', 'w').close()\n")
+    (here / "chat" / "__init__.py").write_text("open('ran', 'w').close()\n")
+    assert main(["upgrade", "."]) == 0
+    assert (here / "chat" / "b.py").read_text().startswith("import trichannels.layers\n")
+    assert not (here / "ran").exists()
+
+
 @pytest.mark.parametrize(
     "folder", [".git", "node_modules", "venv", ".venv", "lib/site-packages/x", "chat/migrations", "own-env"]
 )
