@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ PUBLIC = (
     "inbox",
     "layers",
     "layers.base",
+    "layers.broadcast",
+    "layers.broadcast_frames",
     "layers.history",
     "layers.presence",
     "layers.queues",
@@ -145,6 +148,23 @@ def messages() -> list[str]:
 def test_a_quoted_message_is_one_of_the_source(message: str) -> None:
     pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")), re.DOTALL)
     assert any(pattern.search(text) for text in source_texts())
+
+
+OTHERS = ("asyncio.events", "django.apps.registry", "django.conf", "django.utils.asyncio", "trio._core._run")
+
+
+@cache
+def texts_of_others() -> tuple[str, ...]:
+    paths = [Path(str(spec.origin)) for name in OTHERS if (spec := find_spec(name))]
+    return tuple(text for path in paths for text in texts(ast.parse(path.read_text())))
+
+
+@pytest.mark.parametrize(
+    "message", ROW.findall((DOCS / "troubleshooting.md").read_text().partition("## From Python")[2])
+)
+def test_a_quoted_message_of_others_is_one_of_theirs(message: str) -> None:
+    pattern = re.compile(".*".join(re.escape(part) for part in message.split("…")), re.DOTALL)
+    assert any(pattern.search(text) for text in texts_of_others())
 
 
 def test_the_table_of_close_codes_is_the_real_one() -> None:

@@ -1,6 +1,7 @@
 """The example of a layer from outside keeps the contract, but for what it leaves out, and outlives its PostgreSQL."""
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from itertools import count
 
@@ -8,9 +9,8 @@ import anyio
 import psycopg
 import pytest
 from anyio import to_thread
-from psycopg.pq.abc import PGconn
 
-from examples.postgres_layer import LONGEST, BlockingPostgres, PostgresChannelLayer
+from examples.postgres_layer import LONGEST, PostgresChannelLayer
 from trichannels.exceptions import (
     BadEvent,
     InvalidChannelLayerError,
@@ -21,19 +21,12 @@ from trichannels.exceptions import (
 )
 from trichannels.inbox import Mailbox
 from trichannels.layers.base import ChannelLayer, Subscription
+from trichannels.layers.broadcast import BlockingBroadcast
+from trichannels.layers.broadcast_frames import LONGEST_HEAD, TO_GROUP, write_frame
 from trichannels.layers.history import History, Position
 from trichannels.layers.serializers import Message
-from trichannels.layers.switchboard import Switchboard
 from trichannels.testing.contract.base import ContractBase, mailbox, message
-from trichannels.testing.contract.cancellation import CancellationContract
-from trichannels.testing.contract.channels import ChannelsContract
-from trichannels.testing.contract.groups import GroupsContract
-from trichannels.testing.contract.lifetime import LifetimeContract
-from trichannels.testing.contract.messages import MessagesContract
-from trichannels.testing.contract.names import NamesContract
-from trichannels.testing.contract.queues import QueuesContract
-from trichannels.testing.contract.statistics import StatisticsContract
-from trichannels.testing.contract.subscriptions import SubscriptionsContract
+from trichannels.testing.layers import LayerContract
 
 from ..database.postgres import PostgresProcess
 
@@ -54,13 +47,27 @@ def fresh_prefix() -> str:
 
 
 def make(server: PostgresProcess, prefix: str = "", **options: object) -> PostgresChannelLayer:
-    return PostgresChannelLayer(dsn_of(server), prefix=prefix or fresh_prefix(), **options)  # type: ignore[arg-type]
+    return PostgresChannelLayer(dsn_of(server), prefix=prefix or fresh_prefix(), **options)
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresProcess]:
     with PostgresProcess() as server:
         yield server
+
+
+def line_of(frame: bytes) -> str:
+    """Return a notification, as the layer writes it."""
+    return f"{'0' * 16} {b64encode(frame).decode()}"
+
+
+def pointer() -> str:
+    """Return what a notification says of a frame that waits in the table."""
+    return b64encode(write_frame(TO_GROUP, "group", bytes(LONGEST))[:LONGEST_HEAD]).decode()
+
+
+def notify(server: PostgresProcess, layer: PostgresChannelLayer, line: str) -> None:
+    server.ask(f"select pg_notify('{layer.prefix}', '{line}')")
 
 
 async def received(events: Subscription) -> Message:
@@ -71,31 +78,17 @@ async def received(events: Subscription) -> Message:
 # ---- the contract
 
 
-class Attentive(PostgresChannelLayer):
-    """It notes what it hears: who sends something last knows when all that went before has been delivered."""
-
-    last = ""
-    news: anyio.Event | None = None
-
-    async def _take(self, board: Switchboard, connection: PGconn, line: str) -> None:
-        self.last = line
-        if self.news is not None:
-            self.news.set()
-        if not line.startswith("barrier"):
-            await super()._take(board, connection, line)
-
-
 class OnARealServer(ContractBase):
     quiet = 0.03
     server: PostgresProcess
-    made: list[Attentive]
+    made: list[PostgresChannelLayer]
 
     @pytest.fixture(autouse=True)
     def served(self, postgres: PostgresProcess) -> None:
         self.server, self.made = postgres, []
 
-    def make(self, prefix: str) -> Attentive:
-        self.made.append(Attentive(dsn_of(self.server), prefix=prefix, capacity=3))
+    def make(self, prefix: str) -> PostgresChannelLayer:
+        self.made.append(PostgresChannelLayer(dsn_of(self.server), prefix=prefix, capacity=3))
         return self.made[-1]
 
     def make_layer(self) -> ChannelLayer:
@@ -106,15 +99,10 @@ class OnARealServer(ContractBase):
         return self.make(layer.prefix)
 
     async def settle(self) -> None:
-        """Notifications come in the order of the transactions: what was sent before the barrier has come before it."""
+        """Notifications come in the order of the transactions: what was sent before has come before the echo."""
         for layer in self.made:
             if layer.opened:
-                barrier = f"barrier {next(NUMBERS)}"
-                self.server.ask(f"select pg_notify('{layer.prefix}', '{barrier}')")
-                with anyio.fail_after(self.patience):
-                    while layer.last != barrier:
-                        layer.news = anyio.Event()
-                        await layer.news.wait()
+                await layer.echo()
 
     async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
         await self.settle()
@@ -125,23 +113,10 @@ class OnARealServer(ContractBase):
         return await super().rest_of(box)
 
 
-class TestPostgresLayer(
-    OnARealServer,
-    LifetimeContract,
-    NamesContract,
-    MessagesContract,
-    ChannelsContract,
-    GroupsContract,
-    SubscriptionsContract,
-    CancellationContract,
-    StatisticsContract,
-):
-    """All parts but histories, presence and queues; of the last, what does not need one."""
+class TestPostgresLayer(OnARealServer, LayerContract):
+    """All parts but histories, presence and queues."""
 
-    brief = QueuesContract.brief
-    test_a_channel_of_this_process_is_sent_to_with_a_delay = (
-        QueuesContract.test_a_channel_of_this_process_is_sent_to_with_a_delay
-    )
+    queues = history = presence = False
 
 
 # ---- over the wire
@@ -202,24 +177,26 @@ async def test_what_is_too_old_is_deleted_and_that_is_told(postgres: PostgresPro
         await layer.group_send("group", LARGE)
         assert await received(events) == LARGE
         assert postgres.ask(f'select count(*) from "{layer.prefix}"') == [(1,)]
-        postgres.ask(f"select pg_notify('{layer.prefix}', '{number} group group *')")
+        notify(postgres, layer, f"{number}*{pointer()}")
         assert await received(events) == GAP
+        assert layer.statistics().undeliverable == 1
 
 
 async def test_what_is_no_message_is_thrown_away_and_told(
     postgres: PostgresProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with make(postgres) as layer, layer.subscribe("group") as events:
-        body = layer.written("group", "group", layer.serializer.encode({"type": "layer.resync", "group": "b"}))[0][-1]
-        for line in ("", "1 group", "1 group group", "1 group group not-base64", "1 group group eA==", body):
-            postgres.ask(f"select pg_notify('{layer.prefix}', '{line}')")
+        forged = write_frame(TO_GROUP, "group", layer.serializer.encode({"type": "layer.resync", "group": "b"}))
+        number = "0" * 16
+        for line in ("", "1 group", f"{number} not-base64", f"{number} eA==", f"{number}*eA==", line_of(forged)):
+            notify(postgres, layer, line)
         assert await received(events) == GAP
         await layer.group_send("group", message(1))
         while (event := await received(events)) == GAP:
             pass
         assert event == message(1)
         assert layer.statistics().undeliverable == 6
-    assert "a notification was thrown away" in caplog.text
+    assert "a frame was thrown away" in caplog.text
 
 
 # ---- when PostgreSQL is away
@@ -296,7 +273,7 @@ async def test_an_answer_that_does_not_come(postgres: PostgresProcess) -> None:
             other.execute(f'lock table "{layer.prefix}"'.encode())
             with pytest.raises(OutcomeUnknown, match=r"no answer within 0\.3 s"):
                 await layer.group_send("group", LARGE)
-            layer.timeout = layer._sender._timeout = 20
+            layer.timeout = 20
 
             async def send() -> None:
                 with pytest.raises(OutcomeUnknown, match="lost before it has answered"):
@@ -318,7 +295,7 @@ async def test_a_refusal(postgres: PostgresProcess) -> None:
         postgres.ask(f'drop table "{layer.prefix}"')
         with pytest.raises(LayerRefused, match="does not exist"):
             await layer.group_send("group", LARGE)
-        postgres.ask(f"select pg_notify('{layer.prefix}', '1 group group *')")
+        notify(postgres, layer, f"{'0' * 16}*{pointer()}")
         assert await received(events) == GAP
         await layer.group_send("group", message(1))
         assert await received(events) == message(1)
@@ -353,7 +330,7 @@ async def test_what_it_leaves_out_is_refused(postgres: PostgresProcess) -> None:
 async def test_code_without_a_loop(postgres: PostgresProcess) -> None:
     prefix = fresh_prefix()
     sync = PostgresChannelLayer.blocking(dsn=dsn_of(postgres), prefix=prefix)
-    assert isinstance(sync, BlockingPostgres)
+    assert isinstance(sync, BlockingBroadcast)
     await to_thread.run_sync(sync.group_send, "group", LARGE)  # nobody has opened such a layer yet
     async with make(postgres, prefix) as layer, layer.subscribe("group") as events:
         for content in (message(1), LARGE):
@@ -369,5 +346,8 @@ async def test_code_without_a_loop(postgres: PostgresProcess) -> None:
         with pytest.raises(LayerRefused):
             await to_thread.run_sync(sync.group_send, "group", LARGE)
     sync.close()
-    with pytest.raises(LayerUnreachable):
-        PostgresChannelLayer.blocking(dsn="host=127.0.0.1 port=1").group_send("group", message())
+    away = PostgresChannelLayer.blocking(dsn="host=127.0.0.1 port=1", timeout=0.2)
+    with pytest.raises(LayerUnreachable, match="not reached"):
+        await to_thread.run_sync(away.group_send, "group", message())
+    with pytest.raises(RuntimeError, match="in this thread"):
+        away.group_send("group", message())

@@ -234,7 +234,7 @@ class Room(AsyncJsonWebsocketConsumer):
 
     groups = ("plain",)
 
-    async def receive_json(self, content: Any, **more: Any) -> None:
+    async def receive_json(self, content: Any, **kwargs: Any) -> None:
         try:
             await self.channel_layer.group_send("plain", {"type": "room.told", "text": content})
         except LayerUnreachable:

@@ -15,6 +15,10 @@ from trichannels.layers.history import Position, Recovery
 from trichannels.layers.memory import InMemoryChannelLayer
 from trichannels.layers.memory_presence import MemoryPresence
 from trichannels.layers.serializers import Message
+from trichannels.testing.contract.base import ContractBase
+from trichannels.testing.contract.history import HistoryContract
+from trichannels.testing.contract.presence import PresenceContract
+from trichannels.testing.contract.queues import QueuesContract
 from trichannels.testing.layers import LayerContract
 
 
@@ -245,6 +249,32 @@ def test_a_broken_layer_is_found_out(layer: Callable[[], ChannelLayer], test: st
 
     with pytest.raises((AssertionError, TimeoutError, BaseExceptionGroup, pytest.fail.Exception)):
         anyio.run(getattr(Contract(), test), *arguments)
+
+
+class Contract(LayerContract):
+    """Of a layer that has everything, said to leave something out."""
+
+    queues = history = presence = False
+
+    def make_layer(self) -> ChannelLayer:
+        return InMemoryChannelLayer()
+
+
+@pytest.mark.parametrize("part", [QueuesContract, HistoryContract, PresenceContract])
+def test_what_is_left_out_is_skipped_and_nothing_else(part: type[ContractBase]) -> None:
+    for name in (name for one in LayerContract.__mro__ for name in vars(one) if name.startswith("test_")):
+        LayerContract().skip_if_left_out(name)
+        if name in vars(part):
+            with pytest.raises(pytest.skip.Exception, match=f"Contract: {part.part} = False"):
+                Contract().skip_if_left_out(name)
+    Contract().skip_if_left_out("test_leaving_is_immediate")
+
+
+@pytest.mark.parametrize("name", ["test_work_queues_or_a_refusal", "test_presence_or_a_refusal"])
+def test_what_is_said_to_be_left_out_and_is_there_is_found_out(name: str) -> None:
+    anyio.run(getattr(LayerContract(), name))
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        anyio.run(getattr(Contract(), name))
 
 
 def test_no_part_of_the_contract_hides_a_test_of_another() -> None:

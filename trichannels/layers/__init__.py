@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..inbox import Inbox, Latest
     from .base import ChannelLayer, Subscription
+    from .broadcast import BroadcastLayer
     from .history import History, Position, Recovery
     from .memory import InMemoryChannelLayer
     from .presence import Presence, Roster, Step
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .registry import channel_layers, get_channel_layer
 
 __all__ = [
+    "BroadcastLayer",
     "ChannelLayer",
     "History",
     "InMemoryChannelLayer",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BroadcastLayer": ".broadcast",
     "ChannelLayer": ".base",
     "History": ".history",
     "InMemoryChannelLayer": ".memory",

@@ -9,6 +9,7 @@ from .contract.messages import MessagesContract
 from .contract.names import NamesContract
 from .contract.presence import PresenceContract
 from .contract.queues import QueuesContract
+from .contract.refusals import RefusalsContract
 from .contract.statistics import StatisticsContract
 from .contract.subscriptions import SubscriptionsContract
 
@@ -23,6 +24,7 @@ class LayerContract(
     HistoryContract,
     QueuesContract,
     PresenceContract,
+    RefusalsContract,
     CancellationContract,
     StatisticsContract,
 ):
@@ -35,5 +37,9 @@ class LayerContract(
     The tests are ``async`` methods without async fixtures: any runner will do (pytest-trio, anyio's plugin with
     ``pytestmark = pytest.mark.anyio``, …), on either backend, on a real or a virtual clock. Each test opens its layer
     itself. ``make_peer(layer)`` returns a layer as another process would have it: then what crosses processes does so.
+
+    ``queues = False``, ``history = False`` or ``presence = False`` in the class says that the layer leaves that out:
+    the tests of it are skipped, and the layer must refuse what it does not have.
+
     The contract is that of :mod:`trichannels.layers.base`.
     """

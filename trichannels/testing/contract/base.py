@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar
 
 import anyio
+import pytest
 
 from ...inbox import Inbox, Mailbox
 from ...layers.base import ChannelLayer
@@ -28,7 +29,14 @@ ROOMY: dict[str, Any] = {"capacity": 100, "channel_capacity": {}, "expiry": 60}
 
 
 class ContractBase:
-    """The hooks that a user of the contract overrides."""
+    """The hooks that a user of the contract overrides, and what a layer says that it leaves out."""
+
+    queues: ClassVar[bool] = True
+    """False for a layer without work queues: the tests of that part are skipped, and it must refuse them."""
+    history: ClassVar[bool] = True
+    """False for a layer that keeps no history of its groups."""
+    presence: ClassVar[bool] = True
+    """False for a layer without presence."""
 
     patience: ClassVar[float] = 10
     """Seconds within which a message that was sent must arrive."""
@@ -36,6 +44,22 @@ class ContractBase:
     """Seconds after which a message that has not come is taken not to come."""
     brief_expiry: ClassVar[float] = 0.2
     """The shortest ``expiry``, in seconds, that the layer can keep."""
+    brief: ClassVar[float] = 0.3
+    """Seconds that count as a delay: longer than a call takes."""
+
+    part: ClassVar[str] = ""
+    """Which of those the tests of a class are about."""
+
+    @pytest.fixture(autouse=True)
+    def left_out(self, request: pytest.FixtureRequest) -> None:
+        """Skip the tests of what the layer leaves out."""
+        self.skip_if_left_out(request.function.__name__)
+
+    def skip_if_left_out(self, test: str) -> None:
+        """Skip a test whose class is about a part that the layer has not."""
+        part = next((vars(one).get("part", "") for one in type(self).__mro__ if test in vars(one)), "")
+        if part and not getattr(self, part):
+            pytest.skip(f"{type(self).__name__}: {part} = False, its layer leaves that out")
 
     def make_layer(self) -> ChannelLayer:
         """Return a new layer, closed, with nothing in it. The one method that must be written."""

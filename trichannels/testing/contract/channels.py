@@ -1,11 +1,11 @@
-"""Direct sends: order, capacity, expiry, several readers, channels that are gone."""
+"""Direct sends: order, capacity, expiry, delay, several readers, channels that are gone."""
 
 import re
 
 import anyio
 import pytest
 
-from ...exceptions import ChannelFull
+from ...exceptions import BadEvent, ChannelFull
 from ...inbox import Inbox
 from .base import ContractBase, mailbox, message
 
@@ -111,6 +111,24 @@ class ChannelsContract(ContractBase):
             await layer.send(channel, message(0))
             await anyio.sleep(2 * self.brief_expiry)
             await layer.send(channel, message(1))  # raises no ChannelFull
+
+    async def test_a_channel_of_this_process_is_sent_to_with_a_delay(self) -> None:
+        async with self.opened() as layer:
+            box = mailbox()
+            attached, loose = layer.attach(box), await layer.new_channel()
+            before = anyio.current_time()
+            await layer.send(attached, message(1), delay=self.brief)
+            await layer.send(loose, message(2), delay=self.brief)
+            assert await self.opened_from(box) == message(1)
+            assert await self.received(layer, loose) == message(2)
+            assert self.brief * 0.9 <= anyio.current_time() - before
+
+    async def test_a_delay_is_a_number_of_seconds(self) -> None:
+        async with self.opened() as layer:
+            channel = await layer.new_channel()
+            for delay in (-1, float("nan"), float("inf"), "1", True):
+                with pytest.raises(BadEvent, match="delay"):
+                    await layer.send(channel, message(), delay=delay)  # type: ignore[arg-type]
 
     async def test_a_send_to_an_instance_that_has_ended_is_quiet(self) -> None:
         async with self.opened() as layer:

@@ -17,6 +17,8 @@ KEPT = History(size=20, seconds=60)
 class HistoryContract(ContractBase):
     """``join(since=)``, ``subscribe(since=)``, positions."""
 
+    part = "history"
+
     def recorded(self) -> Any:
         """Open two layers that keep the last 20 events of ``log.*``."""
         return self.pair(histories={"log.*": KEPT})

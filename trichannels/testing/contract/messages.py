@@ -29,9 +29,9 @@ REFUSED: tuple[tuple[Message, str], ...] = (
     ({"type": "x", "value": 2**64}, "message['value']"),
     ({"type": "x", "value": 1 + 2j}, "message['value']"),
 )
-SENDS: dict[str, Callable[[ChannelLayer, Any], Awaitable[Any]]] = {
-    "send": lambda layer, content: layer.send("channel", content),
-    "group_send": lambda layer, content: layer.group_send("group", content),
+SENDS: dict[str, Callable[[ChannelLayer, str, Any], Awaitable[Any]]] = {
+    "send": lambda layer, channel, content: layer.send(channel, content),
+    "group_send": lambda layer, _, content: layer.group_send("group", content),
 }
 
 
@@ -76,20 +76,21 @@ class MessagesContract(ContractBase):
             await layer.group_add("group", channel)
             for content, path in REFUSED:
                 with pytest.raises(TypeError) as caught:
-                    await SENDS[send](layer, content)
+                    await SENDS[send](layer, channel, content)
                 assert isinstance(caught.value, UnserializableMessage)
                 assert caught.value.path == path
             for wrong in (None, "text", ["a"], 7):
                 with pytest.raises(TypeError):
-                    await SENDS[send](layer, wrong)
-            assert await self.drained(layer, "channel") == await self.drained(layer, channel) == []
+                    await SENDS[send](layer, channel, wrong)
+            assert await self.drained(layer, channel) == []
 
     @pytest.mark.parametrize("send", SENDS)
     async def test_nobody_can_forge_an_event_of_the_layer(self, send: str) -> None:
         async with self.opened() as layer:
+            channel = await layer.new_channel()
             for kind in ("layer.dropped", "layer.resync", "layer.anything", "layer_dropped", "layer_resync", 7, None):
                 with pytest.raises(BadEvent):
-                    await SENDS[send](layer, {"type": kind})
+                    await SENDS[send](layer, channel, {"type": kind})
 
     async def test_a_message_may_be_changed_after_it_was_sent(self) -> None:
         async with self.opened() as layer:

@@ -24,6 +24,8 @@ def plain(presence: Presence) -> dict[str, list[Any]]:
 class PresenceContract(ContractBase):
     """``track``, ``presence``, ``presence_count``, ``enter_presence``, ``leave_presence``, and the diffs."""
 
+    part = "presence"
+
     async def test_tracked_in_the_block_and_gone_after_it(self) -> None:
         async with self.pair() as (peer, layer):
             assert (await layer.presence("group")).members == {}
