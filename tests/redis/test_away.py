@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from trichannels.events import Event
 from trichannels.exceptions import LayerUnreachable, OutcomeUnknown
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer
 from trichannels.inbox import Inbox, Mailbox
@@ -240,10 +241,10 @@ class Room(AsyncJsonWebsocketConsumer):
         except LayerUnreachable:
             await self.send_json("not now")
 
-    async def room_told(self, event: Message) -> None:
+    async def room_told(self, event: Event) -> None:
         await self.send_json(event["text"])
 
-    async def layer_resync(self, event: Message) -> None:
+    async def layer_resync(self, event: Event) -> None:
         await self.send_json("resync")
 
 
