@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 from .bridge import Bridge, Hooks, current_bridge, surround_with
-from .bridge.adoption import adopt_trio
+from .bridge.adoption import adopt_lanes, adopt_trio
 from .bridge.bridge import awaitable_on
 from .seam import on_loop
 
@@ -171,9 +171,11 @@ def install_async_orm() -> None:
 
     They are made of asgiref's ``sync_to_async``, which knows asyncio alone. On trio each call runs in a lane of
     :func:`database_bridge`: many at once, cancelled as ``Bridge.run`` is; what a call sets in the context stays there.
-    ``aiterator()`` raises: it would need one connection for several calls.
+    ``aiterator()`` raises: it would need one connection for several calls. What asgiref's ``async_to_sync`` is given in
+    a lane runs on the loop's :class:`AsyncioIsland`, and is cancelled with who waits for the lane.
     """
     adopt_trio(_run_for_django)
+    adopt_lanes()
 
 
 async def _run_for_django(func: Callable[..., T], *args: Any, **kwargs: Any) -> T:

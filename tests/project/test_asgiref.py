@@ -1,5 +1,6 @@
 """asgiref's own two wrappers in a project on trio: Django's async methods, and users in code written for Channels."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -18,6 +19,7 @@ from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsoc
 from trichannels.sessions import get_session
 from trichannels.testing.websocket import WebsocketCommunicator
 
+from ..conftest import BACKEND
 from .people import Counted, make_session, store, with_cookie
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("tables")]
@@ -148,3 +150,25 @@ async def test_it_takes_no_further_lane_and_no_further_query(ada: Any) -> None:
                 group.start_soon(visit)
         assert len(counted.queries) == 16, "a session and a user for each"
         await bridge.run(connections.close_all)
+
+
+@pytest.mark.parametrize("within", [database_sync_to_async, sync_to_async])
+async def test_what_blocking_code_waits_for_is_cancelled_with_it(within: Any) -> None:
+    if BACKEND == "asyncio" and within is sync_to_async:
+        pytest.skip("that is asgiref's own business")
+    began, told = threading.Event(), []
+
+    async def stay() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            told.append("cancelled")
+            raise
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(within(lambda: async_to_sync(stay)()))
+            await database_sync_to_async(began.wait)()
+            group.cancel_scope.cancel()
+    assert told == ["cancelled"]

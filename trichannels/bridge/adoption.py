@@ -18,11 +18,11 @@ import trio
 from anyio.abc import TaskGroup
 from asgiref.sync import AsyncToSync, SyncToAsync, async_to_sync
 
-from ..seam import loop_caller
-from .bridge import Bridge
+from ..seam import loop_caller, on_loop
+from .bridge import Bridge, call
 from .home import this_loop
-from .island import AsyncioIsland
-from .lane import when_cancelled
+from .island import AsyncioIsland, current_island
+from .lane import in_lane, when_cancelled
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +95,27 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
             _TASKS.reset(token)
 
 
+def adopt_lanes() -> None:
+    """From now on, what asgiref's ``async_to_sync`` is given in any lane runs on the island of the lane's loop.
+
+    Else it makes a loop, and a thread, for each call, which no cancellation reaches.
+    """
+    theirs: Any = AsyncToSync.__call__
+    if getattr(theirs, "on_island", False):
+        return
+
+    @wraps(theirs)
+    def blocking(self: Any, *args: Any, **kwargs: Any) -> Any:
+        there_already = any(hasattr(getattr(SyncToAsync, "threadlocal", None), name) for name in MARKS)
+        if there_already or not in_lane() or on_loop():
+            return theirs(self, *args, **kwargs)
+        with adopted(call(current_island)):
+            return theirs(self, *args, **kwargs)
+
+    blocking.on_island = True  # type: ignore[attr-defined]
+    AsyncToSync.__call__ = blocking  # type: ignore[method-assign]
+
+
 class LaneExecutor(Executor):
     """Runs what is submitted, from any thread, in the lanes of a bridge, by tasks of ``group``.
 
@@ -164,13 +185,13 @@ def adopt_trio(run: Callable[..., Awaitable[Any]]) -> None:
         return
 
     @wraps(theirs)
-    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def awaited(self: Any, *args: Any, **kwargs: Any) -> Any:
         if trio.lowlevel.in_trio_task():
             return await run(self.func, *args, **kwargs)
         return await theirs(self, *args, **kwargs)
 
-    call.runs_on_trio = True  # type: ignore[attr-defined]
-    SyncToAsync.__call__ = call  # type: ignore[method-assign]
+    awaited.runs_on_trio = True  # type: ignore[attr-defined]
+    SyncToAsync.__call__ = awaited  # type: ignore[method-assign]
 
 
 def changed_since(before: Context) -> dict[ContextVar[Any], Any]:
