@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trichannels.events import Event
@@ -29,11 +30,14 @@ from trichannels.exceptions import (
 from trichannels.generic.event_stream import (
     LONGEST_ID,
     MOST_GROUPS,
+    NOWHERE,
+    OTHERS,
     Reached,
     encode_comment,
     encode_event,
     encode_id,
     encode_retry,
+    key_of,
     read_id,
 )
 from trichannels.generic.http import AsyncHttpConsumer
@@ -44,6 +48,7 @@ from trichannels.layers.base import ChannelLayer
 from trichannels.routing import ProtocolTypeRouter, URLRouter, path
 from trichannels.testing.http import HttpCommunicator
 
+from ..conftest import BACKEND
 from ..test_mounted import SENDS_NO_LIFESPAN, SERVERS, Served, check_frames, served
 
 HEADERS = {
@@ -767,17 +772,224 @@ MALFORMED = [
     "1" + ",0123456789-1-e" * (MOST_GROUPS + 1),
     "1," + "x" * LONGEST_ID,
     "1,0123456789-1-é",
+    "1,0123456789-1-%ff",
+    "1,0123456789-1-e,0123456789-2-f",
+    "1,0123456789-1-" + "e" * 129,
+    "1,*,0123456789-1-e",
+    "1,*,*",
+    "A" * 7000,
 ]
 
 
 @pytest.mark.parametrize("last_id", [*MALFORMED, b"\xff\xfe".decode("latin-1")])
-async def test_a_malformed_id_is_none(autojump_clock: object, last_id: str) -> None:
-    assert read_id(last_id) == {}
+async def test_who_comes_back_with_an_id_that_cannot_be_read_is_told(autojump_clock: object, last_id: str) -> None:
+    assert read_id(last_id) == {OTHERS: NOWHERE}
+    source = Source(last_id)
     async with keeping("room") as layer:
-        await say(layer, "0")
-        async with streaming(Telling, layer, last_id=last_id) as client:
+        await say(layer, "missed, perhaps")
+        async with streaming(consumer(Telling, groups=("room", "plain")), layer, source=source) as client:
+            assert [(await client.event()).type for _ in range(2)] == ["resync", "state"]
             await say(layer, "1")
             assert (await client.event()).data == "1"
+        async with streaming(Telling, layer, source=source) as client:
+            await say(layer, "2")
+            assert (await client.event()).data == "2"
+
+
+async def test_join_says_what_came_of_an_id_that_cannot_be_read(autojump_clock: object) -> None:
+    seen: list[Any] = []
+
+    async def connect(self: Any) -> None:
+        seen.extend([await self.join("room"), await self.join("plain")])
+
+    async with keeping("room") as layer, streaming(consumer(groups=(), connect=connect), layer, last_id="?") as client:
+        assert (await client.event()).type == "resync"
+    assert [(recovery.group, recovery.recovered, recovery.count) for recovery in seen] == [
+        ("room", False, 0),
+        ("plain", True, 0),
+    ]
+
+
+async def test_with_an_id_that_cannot_be_read_each_group_is_told_whenever_it_is_joined(autojump_clock: object) -> None:
+    """Also if the client is lost in between: its new id does not hide what it has not been told yet."""
+
+    async def connect(self: Any) -> None:
+        self.nursery.start_soon(self.late)
+
+    async def late(self: Any) -> None:
+        await anyio.sleep(1)
+        await self.join("street")
+
+    async def recovery_failed(self: Any, group: str) -> None:
+        await self.send_event(group, "state")
+        if group == self.stuck_in:
+            await anyio.sleep_forever()
+
+    source = Source("garbage")
+    members: Any = {"groups": ("room", "attic"), "connect": connect, "late": late, "recovery_failed": recovery_failed}
+    told = []
+    async with keeping("room", "attic", "street") as layer:
+        for stuck_in, seconds in (("attic", 0.5), ("street", 3), (None, 3)):
+            async with streaming(consumer(**members, stuck_in=stuck_in), layer, source=source) as client:
+                with anyio.move_on_after(seconds):
+                    while event := await client.event(5):
+                        told.append(event.data or event.type)
+    assert told == ["resync", "room", "resync", "attic", "resync", "attic", "resync", "street", "resync", "street"]
+
+
+async def several(client: Client, count: int) -> list[str]:
+    return [(await client.event()).type for _ in range(count)]
+
+
+@pytest.mark.parametrize("why", ["one epoch twice", "unknown groups", "ahead", "from nowhere", "long names"])
+async def test_an_id_that_somebody_made_up_spoils_nothing(autojump_clock: object, why: str) -> None:
+    two = consumer(Telling, groups=("room", "attic"))
+    async with keeping("room", "attic") as layer:
+        epochs = [str((await layer.group_send(group, {"type": "x"})).epoch) for group in two.groups]  # type: ignore[union-attr]
+        room, attic = key_of("room"), key_of("attic")
+        made_up, tells = {
+            "one epoch twice": (f"1,{room}-0-{epochs[0]},{attic}-3-{epochs[0]}", 2),
+            "unknown groups": ("1" + "".join(f",{number:010x}-1-e" for number in range(100)), 0),
+            "ahead": (f"1,{room}-{'9' * 18}-{epochs[0]},{attic}-2-{epochs[1]}", 4),
+            "from nowhere": (f"1,{room}-0-%3F,*", 4),
+            "long names": ("1" + "".join(f",{number:010x}-1-{'e' * 128}" for number in range(56)), 0),
+        }[why]
+        assert len(read_id(made_up)) >= 2
+        source = Source(made_up)
+        async with streaming(consumer(two, x=no_handler), layer, source=source) as client:
+            assert await several(client, tells) == ["resync", "state"] * (tells // 2)
+            await say(layer, "1")
+            assert (await client.event()).data == "1"
+        at = read_id(source.last_id)
+        assert (at[room], at[attic]) == (Position(2, epochs[0]), Position(1, epochs[1]))
+        assert len(source.last_id) < LONGEST_ID
+        async with streaming(two, layer, source=source) as client:
+            await say(layer, "2")
+            assert (await client.event()).data == "2"
+
+
+async def no_handler(self: Any, event: Event) -> None:
+    """What is of no interest."""
+
+
+places = st.tuples(
+    st.sampled_from(["room", "attic", "plain", "elsewhere"]) | st.text("0123456789abcdef", min_size=10, max_size=10),
+    st.integers(0, 4) | st.integers(0, 10**20),
+    st.sampled_from(["room", "attic", "?", "e", "%", "\r\n"]) | st.text(max_size=5),
+)
+
+
+def made_of(epochs: dict[str, str], named: list[tuple[str, int, str]], fill: int, others: bool) -> str:
+    parts = [
+        f"{key_of(group) if group.isalpha() else group}-{offset}-{quote(epochs.get(epoch, epoch), safe='')}"
+        for group, offset, epoch in named
+    ]
+    return ",".join(["1", *parts, *(f"{number:010x}-1-e" for number in range(fill)), *["*"][: int(others)]])
+
+
+@given(st.text(max_size=20) | st.tuples(st.lists(places, max_size=6), st.integers(0, 120), st.booleans()))
+@settings(max_examples=60, deadline=None)
+def test_whatever_id_a_client_sends_it_has_a_stream_and_then_an_id_that_holds(made_up: Any) -> None:
+    two = consumer(Telling, groups=("room", "attic", "plain"), x=no_handler)
+
+    async def scenario() -> None:
+        async with keeping("room", "attic", size=2) as layer:
+            positions = [await layer.group_send(group, {"type": "x"}) for group in ("room", "attic") for _ in range(4)]
+            epochs = {"room": positions[0].epoch, "attic": positions[-1].epoch}  # type: ignore[union-attr]
+            source = Source(made_up if isinstance(made_up, str) else made_of(epochs, *made_up))
+            for number in ("1", "2"):
+                async with streaming(two, layer, source=source) as client:
+                    assert client.status == 200
+                    await say(layer, number)
+                    told = [await client.event()]
+                    while told[-1].data != number:
+                        told.append(await client.event())
+            assert len(told) == 1
+            assert all(read_id(source.last_id)[key_of(group)].epoch == epochs[group] for group in epochs)
+
+    anyio.run(scenario, backend=BACKEND)
+
+
+async def test_groups_that_are_not_joined_again_take_no_room(autojump_clock: object) -> None:
+    """60 groups, then 30 others, again and again: what was joined before fills an id as far as it has room."""
+
+    async def connect(self: Any) -> None:
+        for number in self.numbers:
+            await self.join(f"n.{number}")
+
+    source = Source()
+    async with InMemoryChannelLayer(history={"n.*": History(size=5)}) as layer:
+        for numbers in (range(60), range(60, 90), range(90, 120), range(120, 220)):
+            joined = consumer(Telling, groups=(), connect=connect, numbers=numbers)
+            async with streaming(joined, layer, source=source) as client:
+                while not await client.quiet():
+                    await client.part()
+            assert {key_of(f"n.{number}") for number in numbers} <= set(read_id(source.last_id))
+            assert len(source.last_id) < 4500
+            assert len(read_id(source.last_id)) <= MOST_GROUPS + 1
+        async with streaming(joined, layer, source=source) as client:
+            assert (await client.part()) == b":\n\n"
+            assert await client.quiet()
+
+
+async def test_who_was_in_more_groups_than_an_id_can_tell_is_told(autojump_clock: object) -> None:
+    """Which they were is not known any more, so that one may be among them that is joined for the first time."""
+    reached = Reached({f"{number:010x}": Position(1, f"e{number}") for number in range(MOST_GROUPS)})
+    reached.enter("room", Position(0, "e"))
+    assert list(read_id(reached.id()))[-1] == OTHERS
+    attic = consumer(Telling, groups=("attic",))
+    async with keeping("attic") as layer, streaming(attic, layer, last_id=reached.id()) as client:
+        assert await several(client, 2) == ["resync", "state"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "named", "then"), [(59, 2, ["resync", "state", "message"]), (61, 1, ["message"])], ids=str
+)
+async def test_groups_that_are_not_joined_again_within_a_minute_are_forgotten(
+    autojump_clock: object, seconds: float, named: int, then: list[str]
+) -> None:
+    async def said(self: Any, event: Event) -> None:
+        if event["text"] == "join":
+            await self.join("attic")
+        await self.send_event(event["text"])
+
+    source = Source()
+    async with InMemoryChannelLayer(history={"room": History(), "attic": History(size=1)}) as layer:
+        async with streaming(consumer(groups=("room", "attic")), layer, source=source) as client:
+            await say(layer, "0")
+            assert (await client.event()).data == "0"
+        await say(layer, "a1", "a2", group="attic")
+        async with streaming(consumer(Telling, said=said), layer, source=source) as client:
+            await anyio.sleep(seconds)
+            await say(layer, "1")
+            assert (await client.event()).data == "1"
+            assert len(read_id(source.last_id)) == named
+            await say(layer, "join")
+            assert await several(client, len(then)) == then
+            assert len(read_id(source.last_id)) == 2
+
+
+async def test_the_id_of_a_stream_that_is_silent_gets_shorter_as_well(autojump_clock: object) -> None:
+    source = Source()
+    async with keeping("room", "attic") as layer:
+        async with streaming(consumer(groups=("room", "attic")), layer, source=source) as client:
+            await client.part()
+            await client.part()
+        async with streaming(consumer(keep_alive=25), layer, source=source) as client:
+            parts = [await client.part(26) for _ in range(5)]
+    assert [part[:3] for part in parts] == [b":\n\n", b":\n\n", b":\n\n", b"id:", b":\n\n"]
+    assert list(read_id(source.last_id)) == [key_of("room")]
+
+
+async def test_a_group_that_is_left_when_its_gap_is_told_is_not_in_the_id(autojump_clock: object) -> None:
+    async def recovery_failed(self: Any, group: str) -> None:
+        await self.leave(group)
+
+    source = Source("garbage")
+    leaving = consumer(groups=("room", "attic"), recovery_failed=recovery_failed)
+    async with keeping("room", "attic") as layer, streaming(leaving, layer, source=source) as client:
+        assert await several(client, 2) == ["resync", "resync"]
+        assert await client.quiet()
 
 
 async def test_an_id_that_somebody_made_up_lets_nobody_into_a_group(autojump_clock: object) -> None:
@@ -791,7 +1003,7 @@ async def test_an_id_that_somebody_made_up_lets_nobody_into_a_group(autojump_clo
             assert await client.quiet()
 
 
-async def test_a_query_or_header_that_is_no_text_is_none(autojump_clock: object) -> None:
+async def test_a_header_that_is_no_text_cannot_be_read_and_a_long_query_is_no_trouble(autojump_clock: object) -> None:
     for query, header in (("?last_event_id=%ff", b"\xff"), ("?" + "&".join(["a=1"] * 200), None)):
         async with keeping("room") as layer:
             request = request_to(Telling, layer, query=query)
@@ -799,7 +1011,8 @@ async def test_a_query_or_header_that_is_no_text_is_none(autojump_clock: object)
             async with request:
                 assert (await request.receive_output())["status"] == 200
                 assert (await request.receive_output())["body"] == b":\n\n"
-                assert (await request.receive_output())["body"].startswith(b"id: 1,")
+                first = (await request.receive_output())["body"]
+                assert first.startswith(b"event: resync\n" if header else b"id: 1,")
 
 
 @given(st.text(alphabet="1,-09af%.~é", max_size=60) | st.text())
@@ -818,7 +1031,43 @@ def test_an_id_is_read_as_it_was_made(positions: dict[str, Position]) -> None:
         reached.enter(group, position)
     again = Reached(read_id(reached.id()))
     assert {group: again.of(group) for group in given} == given
+    for group, position in given.items():
+        again.enter(group, position)
     assert again.id() == reached.id()
+
+
+claims = st.builds(Position, st.integers(10, 10**17), st.sampled_from("efg"))
+truths = st.builds(Position, st.integers(0, 9), st.sampled_from("efg"))
+steps = st.tuples(
+    st.sampled_from(["enter", "hold", "advance", "forget", "forget_unjoined"]), st.sampled_from("abc"), truths
+)
+
+
+@given(st.dictionaries(st.sampled_from([*map(key_of, "abcd"), OTHERS]), claims), st.lists(steps))
+def test_what_the_histories_told_is_never_what_a_client_claimed(claimed: Any, taken: list[Any]) -> None:
+    """Even where, against what layers promise, groups share an epoch."""
+    reached, joined = Reached(claimed), set[str]()
+    for step, group, position in taken:
+        arguments = {"advance": (position,), "forget": (group,), "forget_unjoined": ()}
+        getattr(reached, step)(*arguments.get(step, (group, position)))
+        joined = joined | {group} if step == "enter" else joined - {group} if step in ("forget", "hold") else joined
+        at = [reached.of(group) for group in joined]
+        assert all(position is not None and position.offset < 10 for position in at)
+        for name in (reached.id(), reached.id(position)):
+            assert {key_of(group) for group in joined} <= set(read_id(name))
+
+
+def test_a_gap_goes_on_where_the_history_says_and_an_early_event_counts() -> None:
+    reached = Reached({key_of("room"): Position(10**17, "e")})
+    reached.hold("room", Position(10**17, "e"))
+    reached.advance(Position(6, "e"))  # handled before the client is told
+    reached.enter("room", Position(5, "e"))
+    assert reached.of("room") == Position(6, "e")
+    reached.enter("room", Position(2, "e"))  # the layer found that the history is not where it was
+    assert reached.of("room") == Position(2, "e")
+    for number in range(1000):  # of groups that are left
+        reached.advance(Position(1, f"e{number}"))
+    assert len(reached._early) == MOST_GROUPS
 
 
 def test_more_groups_than_an_id_can_tell_are_an_error() -> None:
@@ -827,8 +1076,9 @@ def test_more_groups_than_an_id_can_tell_are_an_error() -> None:
         reached.enter(f"g{number}", Position(10**12, f"{number:016}"))
     assert len(read_id(reached.id())) == MOST_GROUPS
     assert len(reached.id()) < 4500  # bytes of a header
-    with pytest.raises(InvalidChannelLayerError, match="room for 100 groups with history"):
-        reached.enter("one more", Position(1, "e"))
+    for add in (reached.enter, reached.hold):
+        with pytest.raises(InvalidChannelLayerError, match="room for 100 groups with history"):
+            add("one more", Position(1, "e"))
 
 
 async def visit(layer: ChannelLayer, source: Source, chance: random.Random, got: list[str], patience: float) -> None:

@@ -39,6 +39,7 @@ def at(offset: int, epoch: str = "e") -> Position:
         (at(3), Missed(at(5), told(4)), False),  # its newest is missing
         (at(3), Missed(at(5)), False),  # it has expired
         (at(3), Missed(at(2)), False),  # the log has lost what was seen
+        (at(0), Missed(at(2**62), told(1)), False),  # as somebody claims, who must not cost as much as that
         (at(3), Missed(at(3, "f")), False),  # another history, as long by chance
         (at(3), Missed(at(5), told(4, 5), whole=False), False),
         (at(2), Missed(at(5), told(3, 5, 4)), False),

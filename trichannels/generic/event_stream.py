@@ -7,7 +7,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 import re
 from collections.abc import Mapping
 from hashlib import blake2s
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote, unquote, unquote_plus
 
 from ..events import Scope
 from ..exceptions import BadEvent, InvalidChannelLayerError
@@ -16,7 +16,11 @@ from ..layers.history import Position
 VERSION = "1"
 MOST_GROUPS = 100  # in one id: about 4 KiB of the 8 KiB that servers and proxies commonly allow for a header
 LONGEST_ID = 8192
+LONGEST_REST = 4096  # of an id whose client is in fewer groups: so far, it is filled with groups it was in before
+OTHERS = "*"  # in an id: there are groups that the client has been in and that are not named
+NOWHERE = Position(0, "?")  # where the client stands in those; no history has this epoch
 _LINES = re.compile("\r\n|\r|\n")  # str.splitlines() knows many more, which a client does not
+_QUERY = re.compile(r"(?:^|&)last_event_id=([^&]+)")
 _PLACE = re.compile(r"([0-9a-f]{10})-(0|[1-9]\d{0,17})-([\w.~%-]{1,128})", re.ASCII)
 
 
@@ -111,21 +115,33 @@ def last_event_id(scope: Scope) -> str:
     for name, value in scope.get("headers") or ():
         if name == b"last-event-id":
             return str(value, errors="replace")
-    try:
-        query: dict[str, list[str]] = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=100)
-    except ValueError:  # too many fields
-        return ""
-    return query.get("last_event_id", [""])[0]
+    found = _QUERY.search(scope.get("query_string", b"").decode("latin-1"))
+    return unquote_plus(found[1]) if found else ""
 
 
 def read_id(text: str) -> dict[str, Position]:
-    """Return the positions in an id, by the :func:`key_of` their groups; nothing for what is not an id of ours."""
-    version, *places = text.split(",") if len(text) <= LONGEST_ID else [""]
-    matches = [_PLACE.fullmatch(place) for place in places]
-    if version != VERSION or len(matches) > MOST_GROUPS:
+    """Return the positions in an id, by the :func:`key_of` their groups. They are what somebody says, no more.
+
+    What is not an id as we make them tells only that its client has been here: it is at ``NOWHERE`` in all groups.
+    """
+    if not text:
         return {}
-    found = {match[1]: Position(int(match[2]), unquote(match[3])) for match in matches if match}
-    return found if all(matches) else {}
+    version, *places = text.split(",") if len(text) <= LONGEST_ID else [""]
+    others = places[-1:] == [OTHERS]
+    named = places[:-1] if others else places
+    read = [_read_place(place) for place in named[: MOST_GROUPS + 1]]
+    found = dict(place for place in read if place is not None)
+    if version != VERSION or not places or len(named) > MOST_GROUPS or len(found) < len(named):
+        return {OTHERS: NOWHERE}
+    return {**found, OTHERS: NOWHERE} if others else found
+
+
+def _read_place(text: str) -> tuple[str, Position] | None:
+    match = _PLACE.fullmatch(text)
+    if match is None:
+        return None
+    epoch = unquote(match[3])
+    return (match[1], Position(int(match[2]), epoch)) if quote(epoch, safe="") == match[3] else None
 
 
 def key_of(group: str) -> str:
@@ -136,58 +152,111 @@ def key_of(group: str) -> str:
 class Reached:
     """Up to where a client has seen the history of each group, to be told to it as an event id.
 
-    Positions are kept by their epochs, for an event does not say of which group it is: an epoch is of one group only.
+    What the client ``claimed`` is kept apart from what the histories have told, and gives way to it: it came from
+    outside. Events do not say of which group they are, so their positions are kept by their epochs, each of one group.
     """
 
-    __slots__ = ("_at", "_epochs")
+    __slots__ = ("_at", "_claimed", "_early", "_held", "_keys")
 
-    def __init__(self, given: Mapping[str, Position]) -> None:
-        self._epochs = {key: position.epoch for key, position in given.items()}
-        self._at = {position.epoch: position.offset for position in given.values()}
+    def __init__(self, claimed: Mapping[str, Position]) -> None:
+        self._claimed = dict(claimed)  # of groups that it is not in; those that it has been in most recently first
+        self._held: dict[str, Position] = {}  # of groups that it is in, but has not been told yet that it missed events
+        self._at: dict[str, Position] = {}
+        self._keys: dict[str, str] = {}  # by epoch
+        self._early: dict[str, int] = {}  # by epoch: of events that came before it was known whose they are
 
     def __repr__(self) -> str:
         return f"<Reached {self.id()!r}>"
 
     def of(self, group: str) -> Position | None:
-        """Return where the client stands in a group; None if it has never been told."""
-        epoch = self._epochs.get(key_of(group))
-        return None if epoch is None else Position(self._at[epoch], epoch)
+        """Return where the client stands in a group, or says it does; None if it has never been told."""
+        key = key_of(group)
+        for told in (self._at, self._held, self._claimed):
+            if key in told:
+                return told[key]
+        return self._claimed.get(OTHERS)
+
+    def hold(self, group: str, since: Position) -> None:
+        """A group is followed, but not from ``since`` on; until the client knows that, it is where it was.
+
+        Raises :class:`InvalidChannelLayerError` as :meth:`enter` does.
+        """
+        self._require_room(group)
+        self.forget(group)
+        self._held[key_of(group)] = since
 
     def enter(self, group: str, position: Position | None) -> None:
         """A group is followed from ``position`` on, or has no history. An event may have come before we knew of it.
 
         Raises :class:`InvalidChannelLayerError` for more groups than an id can tell.
         """
-        key = key_of(group)
         if position is None:
             self.forget(group)
             return
-        if key not in self._epochs and len(self._epochs) >= MOST_GROUPS:
+        self._require_room(group)
+        self.forget(group)
+        key = key_of(group)
+        self._at[key] = Position(max(position.offset, self._early.pop(position.epoch, 0)), position.epoch)
+        self._keys[position.epoch] = key
+
+    def _require_room(self, group: str) -> None:
+        if len({key_of(group), *self._at, *self._held}) > MOST_GROUPS:
             raise InvalidChannelLayerError(
                 f"join({group!r}): an event id has room for {MOST_GROUPS} groups with history; "
                 "publish to fewer groups, or set positions_as_ids = False"
             )
-        if self._epochs.get(key) != position.epoch:
-            self.forget(group)
-        self._epochs[key] = position.epoch
-        self.advance(position)
 
     def advance(self, position: Position) -> None:
         """An event has been handled."""
-        self._at[position.epoch] = max(position.offset, self._at.get(position.epoch, 0))
+        key = self._keys.get(position.epoch)
+        if key is not None:
+            if position.offset > self._at[key].offset:
+                self._at[key] = position
+            return
+        self._early[position.epoch] = max(position.offset, self._early.get(position.epoch, 0))
+        if len(self._early) > MOST_GROUPS:  # without it, an event may come twice, but none is missed
+            del self._early[next(iter(self._early))]
 
     def forget(self, group: str) -> None:
         """A group is followed no longer."""
-        epoch = self._epochs.pop(key_of(group), None)
-        if epoch is not None:
-            self._at.pop(epoch, None)
+        key = key_of(group)
+        self._claimed.pop(key, None)
+        self._held.pop(key, None)
+        known = self._at.pop(key, None)
+        if known is not None and self._keys.get(known.epoch) == key:
+            del self._keys[known.epoch]
+
+    def forget_unjoined(self) -> bool:
+        """Drop what the client says of groups that it has not joined again; False if there was nothing of it."""
+        there = bool(self._claimed)
+        self._claimed.clear()
+        return there
 
     def id(self, here: Position | None = None) -> str:
-        """Return all positions as an id, as if the event at ``here`` were handled; "" if there are none."""
-        at = self._at if here is None else {**self._at, here.epoch: here.offset}
-        places = [f"{key}-{at[epoch]}-{quote(epoch, safe='')}" for key, epoch in sorted(self._epochs.items())]
-        return ",".join((VERSION, *places)) if places else ""
+        """Return all positions as an id, as if the event at ``here`` were handled; "" if it is in no group with one.
+
+        Where there is room, groups that it may yet join again follow; if there is too little, a mark for them all.
+        """
+        joined = {**self._held, **self._at}
+        if not joined:
+            return ""
+        if here is not None and here.epoch in self._keys:
+            joined[self._keys[here.epoch]] = here
+        places = [_place(key, position) for key, position in sorted(joined.items(), key=lambda item: item[0])]
+        others, length = OTHERS in self._claimed, sum(map(len, places))
+        for key, position in self._claimed.items():
+            place = _place(key, position)
+            length += len(place)
+            if key == OTHERS or len(places) >= MOST_GROUPS or length > LONGEST_REST:
+                others = True
+                break
+            places.append(place)
+        return ",".join((VERSION, *places, *([OTHERS] if others else ())))
 
     def knows(self, position: Position) -> bool:
         """Say whether the group of this position is one that is followed."""
-        return position.epoch in self._epochs.values()
+        return position.epoch in self._keys
+
+
+def _place(key: str, position: Position) -> str:
+    return f"{key}-{position.offset}-{quote(position.epoch, safe='')}"

@@ -5,9 +5,11 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import json
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import anyio
@@ -18,6 +20,7 @@ from ..exceptions import AcceptConnection, ConnectionClosed, DenyConnection, Out
 from ..instance import Ending
 from ..layers.history import Position, Recovery
 from .event_stream import (
+    NOWHERE,
     Reached,
     encode_comment,
     encode_event,
@@ -40,6 +43,7 @@ HEAD: Headers = [
 ]
 NO_LENGTH = (204, 304)  # statuses whose answers say nothing of a body's length (RFC 9110 section 8.6)
 LAST_PART: Event = {"type": "http.response.body", "body": b"", "more_body": False}
+JOIN_AGAIN_WITHIN = 60.0  # seconds after connect() has ended; then the id no longer says where the client was in others
 LAST_PART_TIMEOUT = 1.0  # seconds for the end of a response whose client may take nothing any more
 
 _HERE: ContextVar[Position | None] = ContextVar("trichannels_sse_here", default=None)
@@ -75,6 +79,7 @@ class EventStreamConsumer(AsyncConsumer):
     _asked = False  # the request has come
     _begun = False  # connect() has begun: only then does disconnect() follow
     _settled = False  # connect() is done, and the client knows where it is
+    _unjoined_until = math.inf  # when groups that the client was in, but has not joined again, are forgotten
     _open = False
     _answered = False  # with a whole response, so that nothing of it is left to be sent
     _writing = 0
@@ -189,7 +194,7 @@ class EventStreamConsumer(AsyncConsumer):
         A client that comes back gets what it has missed of a group with history, in order and before anything newer;
         where that cannot be proven to be all, none of it: an event of type ``resync_event`` tells it, and
         ``recovery_failed(group)`` runs, both after ``connect()``. ``since`` is where to go on instead of where the
-        client says it was. Cancelled, it has joined nothing.
+        client says it was, which is known until a minute after ``connect()``. Cancelled, it has joined nothing.
         """
         return await self._enter(group, since)
 
@@ -297,7 +302,11 @@ class EventStreamConsumer(AsyncConsumer):
             await anyio.sleep_until(self._quiet_since + seconds)
             if self._writing:  # the client takes nothing: one more comment would only wait as well
                 await anyio.sleep(seconds)
-            elif anyio.current_time() >= self._quiet_since + seconds:
+            elif anyio.current_time() < self._quiet_since + seconds:
+                continue
+            elif self._here is None and self._forget_unjoined():
+                await self._tell_position()  # nothing else may do so for long, and an id would never get shorter
+            else:
                 await self._put(encode_comment())
 
     def _end(self) -> None:
@@ -324,12 +333,19 @@ class EventStreamConsumer(AsyncConsumer):
     async def _enter(self, group: str, since: Position | None) -> Recovery:
         new = not self._follows(group)
         if since is None and new and self.positions_as_ids:
+            self._forget_unjoined()
             since = self._reached.of(group)
-        recovery = await super().join(group, since)
+        if since == NOWHERE:  # the client has been here, nobody can say where: a history is not asked
+            recovery = await super().join(group)
+            recovery = replace(recovery, recovered=recovery.position is None)
+        else:
+            recovery = await super().join(group, since)
         if not recovery.recovered:
             self._gaps[group] = recovery.position
+            if self.positions_as_ids and recovery.position is not None:
+                self._reached.hold(group, since or NOWHERE)
         elif new and self.positions_as_ids:
-            self._reached.enter(group, since or recovery.position)
+            self._reached.enter(group, recovery.position if since is None or since == NOWHERE else since)
         if self._settled:
             await self._tell_gaps()
         return recovery
@@ -343,6 +359,7 @@ class EventStreamConsumer(AsyncConsumer):
         await self._begin_anyhow()
         self._require_peer()
         self._settled = True
+        self._unjoined_until = anyio.current_time() + JOIN_AGAIN_WITHIN
         await self._tell_gaps()
 
     async def _tell_gaps(self) -> None:
@@ -360,11 +377,13 @@ class EventStreamConsumer(AsyncConsumer):
         finally:
             _HERE.reset(token)
         if self.positions_as_ids:
-            self._reached.enter(group, position)
+            if self._follows(group):  # recovery_failed() may have left it
+                self._reached.enter(group, position)
             await self._tell_position()
 
     async def _tell_position(self) -> None:
         """Give the client an id, unless it has that already, or there are no positions: the ids are its own then."""
+        self._forget_unjoined()
         name = self._reached.id()
         if name and name != self._told:
             await self._write(encode_id(name))
@@ -374,7 +393,12 @@ class EventStreamConsumer(AsyncConsumer):
         here = _HERE.get()
         if here is None or here is not self._here or not self.positions_as_ids or not self._reached.knows(here):
             return None
+        self._forget_unjoined()
         return self._reached.id(here)
+
+    def _forget_unjoined(self) -> bool:
+        """Drop what the client says of groups that it has had its time to join again, lest the id grow for ever."""
+        return anyio.current_time() >= self._unjoined_until and self._reached.forget_unjoined()
 
     def _require_peer(self) -> None:
         ending = self._instance.ending
