@@ -29,6 +29,7 @@ from trichannels.exceptions import InvalidChannelLayerError, LayerRefused, Layer
 from trichannels.layers.broadcast import LONGEST_HEAD, BroadcastLayer, Receive, Transmit
 
 LONGEST = 7999  # bytes of a notification
+LONGEST_NAME = 63  # bytes of a name, if PostgreSQL was built as usual
 ALIVE = {"keepalives_idle": 20, "keepalives_interval": 5, "keepalives_count": 3}  # or a host that vanished goes unseen
 
 # Of two processes that create a table at once, one would fail, "if not exists" or not.
@@ -48,6 +49,11 @@ class PostgresChannelLayer(BroadcastLayer):
 
     def __init__(self, dsn: str = "", **options: Any) -> None:
         super().__init__(**options)
+        if len(self.prefix) > LONGEST_NAME:
+            raise InvalidChannelLayerError(
+                f"prefix: PostgreSQL's names have at most {LONGEST_NAME} characters, and {self.prefix!r} has "
+                f"{len(self.prefix)}: take a shorter one"
+            )
         try:
             given = conninfo_to_dict(dsn)
         except psycopg.ProgrammingError as error:

@@ -73,6 +73,18 @@ class Shared(Protocol):
         """Return what ``serializer`` makes of the event, not to be changed. Raises what it raises."""
 
 
+class Counting(Transport, Protocol):
+    """A transport that bounds what waits for its application, wherever that waits: a stream of a multiplexed socket."""
+
+    def count_in(self, waiting: Callable[[], tuple[int, int]]) -> None:
+        """Ask ``waiting()`` how many messages, and how many bytes, the application has taken and not handled yet."""
+
+
+def counts(transport: Transport | None) -> TypeGuard[Counting]:
+    """Say whether the transport wants to know what waits in the inbox."""
+    return hasattr(transport, "count_in")
+
+
 class Broadcasting(Protocol):
     """A transport that can take a shared event without waiting."""
 

@@ -339,6 +339,10 @@ class Mailbox:
         limits = self.limits
         return self._client_count >= limits.client_messages or (self._client_bytes >= limits.client_bytes)
 
+    def client_waiting(self) -> tuple[int, int]:
+        """Return how many messages of the client wait, and the bytes of their own."""
+        return self._client_count, self._client_bytes - OVERHEAD * self._client_count
+
     async def client_room(self) -> None:
         """Wait until the client side has room, or takes nothing more. Only one task may wait."""
         while self.client_full and self._client_open:

@@ -28,6 +28,7 @@ from .events import (
     Shared,
     Shares,
     can_share,
+    counts,
     feeding,
     printable,
     transport_of,
@@ -406,6 +407,8 @@ class Instance:
             self.nursery = Nursery(staff.start_soon, self._weigh, self._stop)
             if self.transport is not None:
                 self.transport.when_gone(self._peer_gone)
+            if counts(self.transport):
+                self.transport.count_in(self.mailbox.client_waiting)
             reading = CancelScope()
             staff.start_soon(self._pump, reading, name=f"pump of {self._name}")
             await self._work()

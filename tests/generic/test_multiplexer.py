@@ -9,7 +9,8 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from trichannels.exceptions import ConfigError, ConnectionClosed, InvalidRoute
+from trichannels.exceptions import BadEvent, ConfigError, ConnectionClosed, InvalidRoute
+from trichannels.generic.frames import payload_frame
 from trichannels.generic.multiplexer import Multiplexer
 from trichannels.generic.websocket import (
     AsyncJsonWebsocketConsumer,
@@ -26,6 +27,7 @@ from trichannels.testing import LiveServer, SocketRefused, WebsocketCommunicator
 from ..checkpoints import every_step
 
 seen: list[Any] = []
+DEEP = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,11 @@ class Stuck(AsyncJsonWebsocketConsumer):
 
     async def receive_json(self, content: Any, **more: Any) -> None:
         await anyio.sleep_forever()
+
+
+class Plain(AsyncWebsocketConsumer):
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.send(text_data=f"heard {text_data}")
 
 
 class Refusing(Echo):
@@ -138,7 +145,20 @@ async def test_the_client_opens_and_closes_streams() -> None:
         ('{"stream": "nobody", "payload": 1}', "unknown_stream", "nobody"),
         (b"binary", "malformed", None),
         ("\ud800".encode("utf-8", "surrogatepass"), "malformed", None),
+        ('{"stream": "one", "payload": "\ud800"}', "malformed", None),
+        ('{"stream": "one", "payload": "\\ud800"}', "malformed", None),
+        ('{"stream": "one", "payload": ' + DEEP + "}", "malformed", None),
+        ('{"stream": "nobody", "payload": ' + DEEP + "}", "malformed", None),
+        ('{"stream": "one", "open": ' + DEEP + "}", "malformed", None),
+        ('{"stream": "one", "more": ' + DEEP + "}", "malformed", None),
+        (DEEP, "malformed", None),
+        ('{"stream": "one", "open": false}', "malformed", None),
+        ('{"stream": "one", "close": false}', "malformed", None),
+        ('{"stream": "one", "close": null}', "malformed", None),
+        ('{"stream": "one", "close": 1}', "malformed", None),
+        ('{"stream": "one", "close": true, "payload": 1}', "malformed", None),
     ],
+    ids=lambda value: repr(value)[:50],
 )
 async def test_a_bad_frame_gets_an_error_and_no_dead_socket(frame: Any, code: str, stream: str | None) -> None:
     async with connected(Multiplexer(streams(one=Echo))) as socket:
@@ -148,6 +168,22 @@ async def test_a_bad_frame_gets_an_error_and_no_dead_socket(frame: Any, code: st
         assert answer["error"]["message"]
         await say(socket, "one", 1)
         assert (await socket.receive_json_from(20))["payload"]["echo"] == 1
+
+
+@pytest.mark.parametrize("payload", ["5", "null", "1e999", "9" * 5000, DEEP, '["a"]'], ids=lambda value: value[:9])
+async def test_a_payload_that_is_no_text_where_text_is_wanted_is_told(payload: str) -> None:
+    async with connected(Multiplexer(streams(plain=Plain), text=["plain"])) as socket:
+        await socket.send_to(f'{{"stream": "plain", "payload": {payload}}}')
+        answer = await socket.receive_json_from(20)
+        assert answer["error"]["code"] == "malformed"
+        await say(socket, "plain", "a")
+        assert (await socket.receive_json_from(20))["payload"] == "heard a"
+
+
+@pytest.mark.parametrize(("text", "form"), [(DEEP, "json"), ('"\ud800"', "json"), ("\ud800", "text")])
+def test_a_frame_is_made_of_nothing_that_the_client_could_not_read(text: str, form: Any) -> None:
+    with pytest.raises(BadEvent, match="stream 'one' sent"):
+        payload_frame("one", {"text": text}, form)
 
 
 async def test_a_stream_that_cannot_keep_up_is_closed_and_never_pauses_the_socket() -> None:
@@ -165,6 +201,36 @@ async def test_a_stream_that_cannot_keep_up_is_closed_and_never_pauses_the_socke
         assert answer == {"stream": "one", "payload": {"echo": 1, "on": "one"}}
         assert answers[0] == {"stream": "stuck", "close": {"code": 1013, "reason": "too slow"}}
         assert {answer["error"]["code"] for answer in answers[1:]} <= {"not_open"}, "what was on its way"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"messages": 4}, {"bytes": 4 * len('"message"')}, {"messages": 4, "text": ["stuck"]}],
+    ids=["messages", "bytes", "text"],
+)
+@pytest.mark.parametrize("bounds", [Inbox(), Inbox(client_messages=1), Inbox(client_messages=3)], ids=repr)
+async def test_what_waits_is_counted_wherever_it_waits(options: Any, bounds: Inbox) -> None:
+    class Stopped(AsyncWebsocketConsumer):
+        inbox = bounds
+        disconnect_grace = 0.0
+
+        async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+            seen.append(text_data)
+            handling.set()
+            await anyio.sleep_forever()
+
+    handling = anyio.Event()
+    async with connected(Multiplexer(streams(stuck=Stopped, one=Echo), **options)) as socket:
+        await say(socket, "stuck", "message")
+        with anyio.fail_after(20):
+            await handling.wait()
+        for _ in range(4):
+            await say(socket, "stuck", "message")
+        await say(socket, "one", 1)
+        assert (await socket.receive_json_from(20))["stream"] == "one", "as many as may wait"
+        await say(socket, "stuck", "message")
+        assert await socket.receive_json_from(20) == {"stream": "stuck", "close": {"code": 1013, "reason": "too slow"}}
+    assert len([each for each in seen if isinstance(each, str)]) == 1
 
 
 async def test_a_large_message_has_room_where_nothing_waits_and_more_has_none() -> None:
@@ -250,12 +316,24 @@ async def test_scope_and_headers_are_shared() -> None:
     assert seen[0] == ({"room": "lobby"}, "ada", "one")
 
 
+async def test_the_first_that_accepts_chooses_the_subprotocol() -> None:
+    class Choosing(Echo):
+        async def connect(self) -> None:
+            offered = self.scope["subprotocols"]
+            seen.append(offered)
+            await self.accept(subprotocol=offered[0 if self.scope["stream"] == "one" else 1])
+
+    app = Multiplexer(streams(one=Choosing, late=Choosing), at_connect=["one"])
+    async with WebsocketCommunicator(app, "/", subprotocols=["v1", "v2"], timeout=20) as socket:
+        assert socket.subprotocol == "v1"
+        await socket.send_json_to({"stream": "late", "open": True})
+        assert await socket.receive_json_from(20) == {"stream": "late", "open": True}
+        await say(socket, "late", 1)
+        assert (await socket.receive_json_from(20))["payload"]["echo"] == 1
+    assert seen[:2] == [["v1", "v2"]] * 2
+
+
 # ---- payloads
-
-
-class Plain(AsyncWebsocketConsumer):
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        await self.send(text_data=f"heard {text_data}")
 
 
 class PlainInAThread(WebsocketConsumer):
@@ -390,6 +468,157 @@ async def test_what_a_stream_sends_after_the_client_has_closed_it_raises() -> No
     assert seen[0] == 1000
 
 
+# ---- while it ends
+
+
+class Lingering(Echo):
+    """Ends when the test says so."""
+
+    async def connect(self) -> None:
+        seen.append("connect")
+        await self.accept()
+
+    async def disconnect(self, code: int) -> None:
+        await may_end[0].wait()
+
+
+may_end: list[anyio.Event] = []
+
+
+@pytest.fixture
+def lingering() -> Multiplexer:
+    may_end[:] = [anyio.Event()]
+    return Multiplexer(streams(a=Lingering, one=Echo), messages=3, max_open=2)
+
+
+async def frames(socket: WebsocketCommunicator, *said: Any) -> None:
+    """Send frames of the stream ``"a"``."""
+    for frame in said:
+        await socket.send_json_to({"stream": "a", **frame})
+
+
+async def heard(socket: WebsocketCommunicator, count: int) -> list[Any]:
+    """Return what stream ``"a"`` is answered, shortly."""
+    answers = []
+    for _ in range(count):
+        answer = await socket.receive_json_from(20)
+        assert answer.pop("stream") == "a"
+        (kind,) = answer
+        said = answer[kind]
+        answers.append(said["code"] if kind in ("close", "error") else said["echo"] if kind == "payload" else kind)
+    return answers
+
+
+async def others_go_on(socket: WebsocketCommunicator) -> None:
+    await say(socket, "one", 1)
+    assert (await socket.receive_json_from(20))["stream"] == "one"
+
+
+async def test_what_is_opened_while_it_ends_is_opened_when_that_is_told(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"close": True}, {"open": True}, {"payload": 5}, {"payload": 6})
+        await others_go_on(socket)
+        await frames(socket, {"open": True})
+        assert await heard(socket, 1) == ["already_open"]
+        may_end[0].set()
+        assert await heard(socket, 4) == [1000, "open", 5, 6]
+        await frames(socket, {"close": True}, {"payload": 7})
+        assert sorted(await heard(socket, 2), key=str) == [1000, "not_open"]
+    assert seen.count("connect") == 2
+
+
+async def test_what_has_closed_itself_is_opened_again_in_its_turn(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"payload": "close"})
+        await others_go_on(socket)
+        await frames(socket, {"payload": "lost"}, {"open": True}, {"payload": 5})
+        await others_go_on(socket)
+        may_end[0].set()
+        assert await heard(socket, 3) == [4007, "open", 5]
+
+
+async def test_after_its_own_close_the_client_is_told_that_a_stream_is_not_open(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"close": True}, {"payload": 5}, {"close": True})
+        assert await heard(socket, 2) == ["not_open", "not_open"]
+        may_end[0].set()
+        assert await heard(socket, 1) == [1000]
+
+
+async def test_opened_and_closed_again_while_it_ends_it_never_begins(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"close": True}, {"open": True}, {"payload": 5}, {"close": True}, {"open": True})
+        assert await heard(socket, 1) == ["too_many"]
+        await frames(socket, {"payload": 6})
+        assert await heard(socket, 1) == ["not_open"]
+        may_end[0].set()
+        assert await heard(socket, 2) == [1000, 1000]
+        await frames(socket, {"open": True})
+        assert await heard(socket, 1) == ["open"]
+    assert seen.count("connect") == 2
+
+
+async def test_what_waits_for_its_successor_is_bounded_too(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"close": True}, {"open": True}, *[{"payload": number} for number in range(5)])
+        await others_go_on(socket)
+        may_end[0].set()
+        assert await heard(socket, 2) == [1000, 1013]
+    assert seen.count("connect") == 1
+
+
+async def test_the_socket_ends_while_a_stream_waits_to_be_opened_again(lingering: Multiplexer) -> None:
+    async with connected(lingering) as socket:
+        await frames(socket, {"close": True}, {"open": True}, {"payload": 5})
+        await socket.send_input({"type": "websocket.disconnect", "code": 1000})
+        await anyio.wait_all_tasks_blocked()
+        may_end[0].set()
+        await socket.wait(20)
+    assert seen.count("connect") == 1
+
+
+# ---- before it has begun
+
+
+async def test_no_message_comes_before_a_stream_has_accepted() -> None:
+    class Slow(Echo):
+        async def connect(self) -> None:
+            connecting.set()
+            await may_accept.wait()
+            await self.accept()
+
+        async def receive_json(self, content: Any, **more: Any) -> None:
+            seen.append("received")
+
+    connecting, may_accept = anyio.Event(), anyio.Event()
+    async with connected(Multiplexer(streams(slow=Slow, one=Echo), at_connect=["one"])) as socket:
+        await socket.send_json_to({"stream": "slow", "open": True})
+        await say(socket, "slow", 1)
+        with anyio.fail_after(20):
+            await connecting.wait()
+        await socket.send_json_to({"stream": "slow", "close": True})
+        await others_go_on(socket)
+        may_accept.set()
+        assert await socket.receive_json_from(20) == {"stream": "slow", "close": {"code": 1000, "reason": ""}}
+    assert "received" not in seen
+
+
+async def test_an_application_that_sends_to_a_stream_the_client_has_closed_has_not_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            await receive()
+            await send({"type": "websocket.send", "text": "1"})
+
+    async with connected(Multiplexer({"plain": app, "one": Echo.as_asgi()})) as socket:
+        await socket.send_json_to({"stream": "plain", "close": True})
+        assert await socket.receive_json_from(20) == {"stream": "plain", "close": {"code": 1000, "reason": ""}}
+    assert not caplog.records
+
+
 # ---- its options
 
 
@@ -400,6 +629,7 @@ async def test_what_a_stream_sends_after_the_client_has_closed_it_raises() -> No
         ({1: Echo.as_asgi()}, {}, InvalidRoute, "name is a str"),
         ({"one": Echo}, {}, InvalidRoute, "one"),
         (streams(one=Echo), {"at_connect": ["two"]}, InvalidRoute, "'two' is none of its streams"),
+        (streams(one=Echo, two=Echo), {"at_connect": ["one", "one"]}, InvalidRoute, "'one' is named more than once"),
         (streams(one=Echo), {"text": ["two"]}, InvalidRoute, "'two' is none of its streams"),
         (streams(one=Echo), {"messages": 0}, ConfigError, "messages"),
         (streams(one=Echo, two=Echo), {"max_open": 1}, ConfigError, "max_open is 1"),
@@ -460,6 +690,8 @@ class Run:
         {"stream": "a", "open": True},
         {"stream": "c", "payload": 3},
         {"stream": "c", "close": True},
+        {"stream": "c", "open": True, "at once": True},
+        {"stream": "c", "payload": 4, "at once": True},
     )
 
     def __init__(self, how: str) -> None:
@@ -483,9 +715,10 @@ class Run:
 
         async def receive() -> Any:
             assert self.gone is not None
-            with anyio.move_on_after(0.3):
+            event = next(said, None)
+            with anyio.move_on_after(0 if event is not None and "at once" in event.get("text", "") else 0.3):
                 await self.gone.wait()
-            event = None if self.gone.is_set() else next(said, None)
+            event = None if self.gone.is_set() else event
             return event or {"type": "websocket.disconnect", "code": 4001, "reason": ""}
 
         async def send(event: Any) -> None:

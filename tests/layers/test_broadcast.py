@@ -220,6 +220,48 @@ async def test_what_cannot_be_read_is_counted_and_others_go_on(
     assert layer.air.opened["listener"] == 1
 
 
+@pytest.mark.parametrize("how", ["raises", "returns"])
+async def test_a_wire_that_gives_no_frames_any_more_is_opened_again(
+    how: str, autojump_clock: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(AirLayer):
+        calls, broken = 0, False
+
+        async def hear(self, receive: Callable[[], Awaitable[Any]]) -> bytes:
+            if not self.broken:
+                return await super().hear(receive)
+            self.calls += 1
+            if self.calls > 5000:
+                await anyio.sleep_forever()
+            if how == "returns":
+                return b""
+            raise ValueError("I/O operation on closed file")
+
+    async with Broken(Air()) as layer, layer.subscribe("group") as events:
+        layer.broken = True
+        await layer.group_send("group", message(1))
+        assert await received(events) == message(1)  # it was asked for already
+        assert await received(events) == GAP
+        await anyio.sleep(20)
+        assert 100 < layer.calls < 2000
+        assert 5 < layer.air.opened["listener"] < 100
+        layer.broken = False
+        await layer.echo()
+        assert await received(events) == GAP
+        await layer.group_send("group", message(2))
+        assert await received(events) == message(2)
+    assert "the air was lost, and is tried again: no frame 20 times in a row" in caplog.text
+
+
+async def test_what_cannot_be_read_between_frames_that_can_is_no_loss(autojump_clock: object) -> None:
+    air = Air()
+    async with AirLayer(air) as layer, layer.subscribe("group"):
+        for _ in range(3):
+            air.say(*[b"garbage"] * 19)
+            await layer.echo()
+        assert air.opened["listener"] == 1
+
+
 async def test_what_a_frame_concerns(autojump_clock: object) -> None:
     async with AirLayer(Air()) as layer, layer.subscribe("group"):
         own = await layer.new_channel()

@@ -168,6 +168,15 @@ async def test_the_longest_line_that_is_sent_as_it_is(postgres: PostgresProcess)
         assert 0 < kept < 100
 
 
+async def test_the_longest_prefix(postgres: PostgresProcess) -> None:
+    one = make(postgres, "p" * 63)
+    async with one, make(postgres, "p" * 62) as stranger, one.subscribe("group") as events:
+        for content in (message(1), LARGE):
+            await stranger.group_send("group", message(2))
+            await one.group_send("group", content)
+            assert await received(events) == content
+
+
 async def test_what_is_too_old_is_deleted_and_that_is_told(postgres: PostgresProcess) -> None:
     async with make(postgres, expiry=0.1) as layer, layer.subscribe("group") as events:
         await layer.group_send("group", LARGE)
@@ -309,6 +318,8 @@ async def test_what_it_leaves_out_is_refused(postgres: PostgresProcess) -> None:
         make(postgres, history={"*": History()})
     with pytest.raises(InvalidChannelLayerError, match="dsn"):
         PostgresChannelLayer("host=a color=red")
+    with pytest.raises(InvalidChannelLayerError, match="prefix: PostgreSQL's names have at most 63 characters"):
+        make(postgres, "p" * 64)
     async with make(postgres) as layer:
         assert not (await layer.join("group", layer.attach(mailbox()), Position(1, "e"))).recovered
         for refused in (

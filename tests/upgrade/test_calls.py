@@ -6,6 +6,7 @@ from .pairs import becomes, left, stays
 
 pytestmark = pytest.mark.once
 HEAD = "from asgiref.sync import async_to_sync\n"
+LAYER = "from trichannels.layers import channel_layers, get_channel_layer\nlayer = get_channel_layer()\n"
 
 
 @pytest.mark.parametrize(
@@ -13,13 +14,6 @@ HEAD = "from asgiref.sync import async_to_sync\n"
     [
         ("async_to_sync(layer.group_send)(group, message)", "layer.group_send(group, message)"),
         ("async_to_sync(get_channel_layer().group_send)('a', {})", "get_channel_layer().group_send('a', {})"),
-        (
-            "async_to_sync(self.channel_layer.group_send)(\n    a,\n    b,  # b\n)",
-            "self.channel_layer.group_send(\n    a,\n    b,  # b\n)",
-        ),
-        ("async_to_sync(self.channel_layer.group_add)(a, b)", "self.channel_layer.group_add(a, b)"),
-        ("async_to_sync(self.channel_layer.group_discard)(a, b)", "self.channel_layer.group_discard(a, b)"),
-        ("async_to_sync(self.channel_layer.send)(a, b)", "self.channel_layer.send(a, b)"),
         ("async_to_sync(channel_layers['b'].send)(a, b)", "channel_layers['b'].send(a, b)"),
         ("l = get_channel_layer()\nasync_to_sync(l.send)(a, b)", "l = get_channel_layer()\nl.send(a, b)"),
         ("if l := get_channel_layer():\n    async_to_sync(l.send)(a)", "if l := get_channel_layer():\n    l.send(a)"),
@@ -28,7 +22,35 @@ HEAD = "from asgiref.sync import async_to_sync\n"
     ],
 )
 def test_a_layer_blocks_by_itself(before: str, after: str) -> None:
-    becomes(f"{HEAD}{before}\n", f"{after}\n")
+    becomes(f"{HEAD}{LAYER}{before}\n", f"{LAYER}{after}\n")
+
+
+BLOCKING = """
+class Chat(WebsocketConsumer):
+    def receive(self):
+        {}
+
+    async def helper(self): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "async_to_sync(self.channel_layer.group_send)(\n    a,\n    b,  # b\n)",
+            "self.channel_layer.group_send(\n    a,\n    b,  # b\n)",
+        ),
+        (
+            "on_commit(lambda: async_to_sync(self.channel_layer.group_add)(a, b))",
+            "on_commit(lambda: self.channel_layer.group_add(a, b))",
+        ),
+        ("async_to_sync(self.channel_layer.group_discard)(a)", "self.channel_layer.group_discard(a)"),
+        ("async_to_sync(self.channel_layer.send)(a, b)", "self.channel_layer.send(a, b)"),
+    ],
+)
+def test_a_blocking_consumers_own_layer_blocks(before: str, after: str) -> None:
+    becomes(HEAD + BLOCKING.format(before).lstrip("\n"), BLOCKING.format(after))
 
 
 @pytest.mark.parametrize(
@@ -50,14 +72,18 @@ def test_a_layer_blocks_by_itself(before: str, after: str) -> None:
             "try:\n    from asgiref.sync import async_to_sync\nfinally:\n    pass\n",
             "try:\n    pass\nfinally:\n    pass\n",
         ),
-        ("import asgiref.sync\nfrom asgiref.sync import async_to_sync\n", "import asgiref.sync\n"),
+        ("import asgiref.sync\nfrom asgiref.sync import async_to_sync  # noqa\n", "import asgiref.sync\n"),
+        *[
+            (f"from asgiref.sync import {names}\n",) * 2
+            for names in ("async_to_sync  # why", "(\n    # why\n    async_to_sync,\n)")
+        ],
     ],
 )
 def test_its_import_goes_with_the_last_use(before: str, after: str) -> None:
     call = "async_to_sync(layer.group_send)(a, b)\n"
-    becomes(before + call, f"{after}layer.group_send(a, b)\n")
+    becomes(before + LAYER + call, f"{after}{LAYER}layer.group_send(a, b)\n")
     both = f"{call}async_to_sync(f)()\n"
-    becomes(before + both, f"{before}layer.group_send(a, b)\nasync_to_sync(f)()\n")
+    becomes(before + LAYER + both, f"{before}{LAYER}layer.group_send(a, b)\nasync_to_sync(f)()\n")
 
 
 @pytest.mark.parametrize(
@@ -68,13 +94,69 @@ def test_its_import_goes_with_the_last_use(before: str, after: str) -> None:
         "async_to_sync(group_send)(a, b)",
         "async_to_sync(socket.send)(a)",
         "async_to_sync(self.send)(a)",
-        "send = async_to_sync(layer.group_send)",
-        "layer = InMemoryChannelLayer()\nasync_to_sync(layer.group_send)(a, b)",
-        "async def f():\n    async_to_sync(layer.group_send)(a, b)",
     ],
 )
 def test_everything_else_stays_around(code: str) -> None:
     assert stays(f"{HEAD}{code}\n") == []
+
+
+UNPROVEN = """
+async_to_sync(player.send)(a)  # if that is a channel layer
+async_to_sync(bus.group_send)(a)  # if that is a channel layer
+async_to_sync(self.layer.group_send)(a)  # if that is a channel layer
+def given(layer): async_to_sync(layer.group_send)(a)  # if that is a channel layer
+def either():
+    layer = x or get_channel_layer()
+    async_to_sync(layer.send)(a)  # if that is a channel layer
+def made():
+    layer = InMemoryChannelLayer()
+    async_to_sync(layer.group_send)(a)  # if that is a channel layer
+def other(get_channel_layer): async_to_sync(get_channel_layer().group_send)(a)  # if that is a channel layer
+class Helper:
+    def helps(self): async_to_sync(self.channel_layer.send)(a)  # if that is a channel layer
+class Sync(SyncConsumer):
+    def own(self): async_to_sync(self.group_send)(a)  # if that is a channel layer
+    def inner(self):
+        def own(self): async_to_sync(self.channel_layer.send)(a)  # if that is a channel layer
+send = async_to_sync(layer.group_send)  # the layer blocks by itself here
+async_to_sync(layer.receive)(a)  # blocking code has send, group_send
+async def task(): async_to_sync(layer.group_send)(a)  # in async code await the layer
+async_to_sync(  # the layer blocks by itself here
+    layer.group_send
+)(a, b)
+"""
+
+
+def test_what_is_not_proven_to_be_a_layer_stays_and_is_listed() -> None:
+    source = f"{HEAD}{LAYER}{UNPROVEN}"
+    lines = enumerate(source.splitlines(), 1)
+    expected = {number: line.partition("  # ")[2] for number, line in lines if "  # " in line}
+    said = [line.split(": ", 2) for line in stays(source)]
+    assert {int(number) for number, _, _ in said} == expected.keys()
+    assert [line for line in said if not line[2].startswith(expected[int(line[0])])] == []
+
+
+CAPTURED = """
+from asgiref.sync import async_to_sync, sync_to_async
+from trichannels.layers import get_channel_layer
+
+async def view(request):
+    layer = get_channel_layer()
+
+    @sync_to_async
+    def work():
+        async_to_sync(layer.group_send)("g", {})
+
+    await sync_to_async(lambda: async_to_sync(layer.send)("c", {}))()
+"""
+
+
+def test_a_layer_taken_on_the_loop_is_the_loops_own_in_threads_too() -> None:
+    said = [line.partition(": asgiref.sync.async_to_sync: ") for line in stays(CAPTURED)]
+    assert [line for line, _, _ in said] == ["9", "11"]
+    assert all("take get_channel_layer() inside of the blocking function" in advice for _, _, advice in said)
+    inside = CAPTURED.replace("        async_to", "        layer = get_channel_layer()\n        async_to")
+    becomes(inside, inside.replace("async_to_sync(layer.group_send)", "layer.group_send"))
 
 
 def test_another_async_to_sync_stays() -> None:
@@ -138,9 +220,5 @@ def test_an_async_consumers_own_layer_is_awaited() -> None:
     assert line.startswith(
         "4: asgiref.sync.async_to_sync: in a thread get_channel_layer().group_send(…) blocks by itself"
     )
-    assert (
-        stays(
-            ASYNC.replace("AsyncWebsocketConsumer", "Base").replace("    def", "    async def f(self): pass\n    def")
-        )
-        == []
-    )
+    (line,) = stays(ASYNC.replace("AsyncWebsocketConsumer", "Base"))
+    assert line.startswith("4: asgiref.sync.async_to_sync: if that is a channel layer: ")

@@ -74,12 +74,13 @@ def test_without_writing_the_lines_are_those_of_the_file_as_it_is(
     (here / "chat" / "a.py").write_text(
         "import asyncio\nimport os\nfrom asgiref.sync import async_to_sync\nclass A(BConsumer):\n"
         "    async def f(self):\n        await asyncio.sleep(1)\n        await asyncio.gather(a, b)\n"
-        "    def g(self):\n        async_to_sync(layer.group_send)(a, b)\n        os.x; asyncio.run(c)\n"
+        "    def g(self):\n        from trichannels.layers import get_channel_layer as get\n"
+        "        async_to_sync(get().group_send)(a, b)\n        os.x; asyncio.run(c)\n"
     )
     main(["upgrade", "chat", "--check"])
-    assert [line.split(":")[1] for line in capsys.readouterr().out.splitlines()[:-1]] == ["7", "10"]
+    assert [line.split(":")[1] for line in capsys.readouterr().out.splitlines()[:-1]] == ["7", "11"]
     main(["upgrade", "chat"])
-    assert [line.split(":")[1] for line in capsys.readouterr().out.splitlines()[:-1]] == ["8", "11"]
+    assert [line.split(":")[1] for line in capsys.readouterr().out.splitlines()[:-1]] == ["8", "12"]
 
 
 @pytest.mark.parametrize(

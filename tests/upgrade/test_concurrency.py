@@ -21,9 +21,20 @@ def consumer(body: str, method: str = "async def receive(self, text_data):", hea
         ("asyncio.create_task(self.f())  # go", "self.nursery.start_soon(self.f)  # go"),
         ("asyncio.create_task(f(1, *more))", "self.nursery.start_soon(f, 1, *more)"),
         ("asyncio.create_task(self.a.b(x), name='n')", "self.nursery.start_soon(self.a.b, x, name='n')"),
-        ("asyncio.ensure_future(self.f(x))", "self.nursery.start_soon(self.f, x)"),
+        (
+            "asyncio.ensure_future(f(x))\nasync def f(x): pass",
+            "self.nursery.start_soon(f, x)\nasync def f(x): pass",
+        ),
         ("asyncio.create_task(\n    self.f(x),\n)", "self.nursery.start_soon(\n    self.f, x,\n)"),
         ("asyncio.create_task(\n    self.f(x)\n)", "self.nursery.start_soon(\n    self.f, x\n)"),
+        (
+            "asyncio.create_task(self.f(\n    1,\n    2,\n))",
+            "self.nursery.start_soon(\n    self.f,\n    1,\n    2,\n)",
+        ),
+        (
+            "asyncio.create_task(\n    self.f(\n        1, 2,\n    ),\n)",
+            "self.nursery.start_soon(\n    self.f,\n    1, 2,\n)",
+        ),
         ("def later():\n    asyncio.create_task(self.f(x))", "def later():\n    self.nursery.start_soon(self.f, x)"),
     ],
 )
@@ -42,12 +53,21 @@ def test_a_task_that_nobody_waits_for_is_the_nurserys(before: str, after: str) -
         "asyncio.create_task(make()(x))",
         "asyncio.create_task(asyncio.sleep(1))",
         "asyncio.create_task(self.f(x), context=c)",
+        "asyncio.create_task(self.f(  # why\n    x,\n))",
+        "asyncio.create_task(\n    self.f(x),  # why\n)",
+        "def own(self): asyncio.create_task(self.f(x))",
+        "class Own:\n    def f(self): asyncio.create_task(self.f(x))",
+        "self = x; asyncio.create_task(self.f(x))",
     ],
 )
 def test_other_tasks_stay_and_are_listed(body: str) -> None:
-    assert any(
-        line.startswith("6: asyncio.create_task: use self.nursery.start_soon(") for line in stays(consumer(body))
-    )
+    assert any(": asyncio.create_task: use self.nursery.start_soon(" in line for line in stays(consumer(body)))
+
+
+@pytest.mark.parametrize("body", ["loop.run_in_executor(None, f)", "self.later(x)"])
+def test_what_may_return_a_future_is_no_task_of_a_nursery(body: str) -> None:
+    (line,) = stays(consumer(f"asyncio.ensure_future({body})"))
+    assert line.startswith("6: asyncio.ensure_future: ")
 
 
 @pytest.mark.parametrize(
@@ -55,6 +75,7 @@ def test_other_tasks_stay_and_are_listed(body: str) -> None:
     [
         "async def disconnect(self, code):",
         "def __init__(self):",
+        "async def __call__(self, scope, receive, send):",
         "@staticmethod\n    async def f(self):",
         "@classmethod\n    async def f(cls):",
         "async def f():",
@@ -68,7 +89,10 @@ def test_where_there_is_no_nursery_a_task_stays(method: str) -> None:
     ("before", "after"),
     [
         ("await asyncio.sleep(1)", "await anyio.sleep(1)"),
-        ("self.ready = asyncio.Event()", "self.ready = anyio.Event()"),
+        (
+            "self.ready = asyncio.Event()\nawait self.ready.wait()",
+            "self.ready = anyio.Event()\nawait self.ready.wait()",
+        ),
         ("self.ready: asyncio.Event = asyncio.Event()", "self.ready: anyio.Event = anyio.Event()"),
         ("lock: object = asyncio.Lock()", "lock: object = anyio.Lock()"),
         (
@@ -92,6 +116,9 @@ def test_what_anyio_has_the_same(before: str, after: str) -> None:
         ("f(asyncio.sleep)", "asyncio.sleep"),
         ("self.ready = asyncio.Event()\nself.ready.clear()", "asyncio.Event"),
         ("f(asyncio.Event())", "asyncio.Event"),
+        ("self.ready = asyncio.Event()\nif await self.ready.wait(): pass", "asyncio.Event"),
+        ("self.ready = asyncio.Event()\nf(self.ready.wait)", "asyncio.Event"),
+        ("self.ready = asyncio.Event()\nawait f(self.ready)", "asyncio.Event"),
         ("self.lock = asyncio.Lock()\nawait self.lock.acquire()", "asyncio.Lock"),
         ("self.locks = defaultdict(asyncio.Lock)", "asyncio.Lock"),
         ("await asyncio.wait_for(self.f(), 5)", "asyncio.wait_for"),

@@ -121,3 +121,11 @@ def test_djangos_application_only_beside_a_router() -> None:
         ASGI.replace("ProtocolTypeRouter({", "print({"),
         ASGI.replace("ProtocolTypeRouter({", "print({").replace("from channels", "from trichannels"),
     )
+
+
+def test_comments_of_an_import_that_becomes_two_stay_above() -> None:
+    before = "from channels.layers import (\n    # ours\n    BaseChannelLayer,  # base\n    channel_layers,\n)\n"
+    after = (
+        "# ours\n# base\nfrom channels.layers import BaseChannelLayer\nfrom trichannels.layers import channel_layers\n"
+    )
+    becomes(before, after)

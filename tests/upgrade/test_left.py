@@ -46,6 +46,11 @@ def test_channels_1_is_only_listed() -> None:
         ("from daphne.server import Server\n", "1: from daphne.server import Server: daphne is not needed: "),
         ("from django.conf.urls import url\nurl('channels', x)\n", "2: django.conf.urls.url: Django has no url() "),
         ("patch('channels.layers.get_channel_layer')\n", "1: 'channels.layers.get_channel_layer': write 'trichannels."),
+        ("x = 'channels_redis.' 'core.RedisChannelLayer'\n", "1: 'channels_redis.core.RedisChannelLayer': write "),
+        ("x = f'channels_redis.core.{y}'\n", "1: f'channels_redis.core.…': write 'trichannels.layers.redis'"),
+        ("x = 'daphne.server.Server'\n", "1: 'daphne.server.Server': daphne is not needed: "),
+        ("import_module('channels')\n", "1: import_module('channels'): the app is 'trichannels.django' now"),
+        ("if 'channels' in settings.INSTALLED_APPS: ...\n", "1: 'channels' in a list of apps: the app is "),
         (
             "patch('channels.layers.BaseChannelLayer')\n",
             "1: 'channels.layers.BaseChannelLayer': trichannels.layers has ",

@@ -30,6 +30,11 @@ def said(upgraded: Upgraded) -> list[str]:
         ("daphne~=4.0\nchannels[daphne]\nchannels_redis>4\n# end\n", f"{REDIS}\n# end\n"),
         ("channels\ndaphne  # serves\n", f"{OURS}\n# serves\n"),
         ('channels>=4; python_version > "3.8"\n', f'{OURS} ; python_version > "3.8"\n'.replace(" ;", " ;")),
+        (
+            'channels==4.2 ; python_version >= "3.11"\nchannels-redis>=4\ndaphne; python_version >= "3.11"\n',
+            f'{OURS} ; python_version >= "3.11"\n{REDIS}\n',
+        ),
+        ('channels ; sys_platform == "linux"\ndaphne>=4\n', f'{OURS} ; sys_platform == "linux"\n{OURS}\n'),
         ("a\r\nchannels\r\nb", f"a\r\n{OURS}\r\nb"),
         ("a\nchannels\ndaphne", f"a\n{OURS}"),
         ("\ufeffchannels\n", f"\ufeff{OURS}\n"),
@@ -70,6 +75,22 @@ def test_a_requirement_by_address_is_listed(line: str) -> None:
     upgraded = upgrade_requirements("requirements.txt", text)
     assert upgraded.new == text
     assert said(upgraded) == [f"2: {line}: write trichannels[django,redis,serve], without redis if it is not used"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("channels>=4 \\\n   ; python_version > '3'\n", "1: channels>=4: write trichannels["),
+        ("-c x.txt \\\nchannels\n", "2: channels: write trichannels["),
+        ('channels==3 ; python_version < "3.11"\n', '1: channels==3 ; python_version < "3.11": trichannels needs '),
+        ("channels==2; a == b and python_version<='3.7'\n", "1: channels==2; a == b and python_version<='3.7': tri"),
+    ],
+)
+def test_what_cannot_become_ours_by_itself_is_listed(text: str, line: str) -> None:
+    upgraded = upgrade_requirements("requirements.txt", text.encode())
+    assert upgraded.new.decode() == text
+    assert [one.startswith(line) for one in said(upgraded)] == [True]
+    assert f"{OURS}\n" in upgrade_requirements("requirements.txt", f"{text}daphne\n".encode()).new.decode()
 
 
 def test_what_a_program_has_made_is_listed() -> None:
@@ -134,7 +155,7 @@ keywords = ["channels", "daphne"]
 optional-dependencies.live = ["trichannels[django,serve]"]
 
 [project.optional-dependencies]
-all = ["a", "trichannels[django,redis,serve]"]
+all = ["a", "trichannels[django,serve]", "trichannels[django,redis,serve] ; python_version > '3'"]
 one = ["trichannels[django,serve]"]
 last = ["b", "trichannels[django,serve]"]
 
@@ -176,6 +197,7 @@ def test_a_dotted_key_in_pyproject() -> None:
     ("text", "line"),
     [
         ('[tool.poetry.dependencies]\npython = "^3"\nchannels = "^4"\n', '3: channels = "^4": write trichannels['),
+        ("[project]\ndependencies = [\"channels; python_version<'3.9'\"]\n", '2: dependencies = ["channels; pyth'),
         ('[build-system]\nrequires = ["daphne>=1"]\n', '2: requires = ["daphne>=1"]: write trichannels['),
         ('x = ["channels"\n', "1: cannot be parsed (Unclosed array"),
     ],
@@ -190,6 +212,7 @@ def test_what_else_is_in_pyproject_is_listed(text: str, line: str) -> None:
     ("name", "text", "line"),
     [
         ("setup.cfg", "[options]\ninstall_requires =\n    channels>=4\n", "3: channels>=4: write trichannels["),
+        ("constraints.txt", "channels==4.2\n", "1: channels==4.2: write trichannels["),
         ("Pipfile", '[packages]\nchannels = "*"\n', '2: channels = "*": write trichannels['),
         ("Pipfile", '[packages]\nchannels-redis = "*"\n', '2: channels-redis = "*": write trichannels['),
         (
@@ -218,6 +241,10 @@ def test_files_that_are_only_looked_at(name: str, text: str, line: str) -> None:
         ("a/dev.in", True),
         ("MANIFEST.in", False),
         ("notes.txt", False),
+        ("reqs.txt", True),
+        ("dev-requirements.txt", True),
+        ("requests.txt", False),
+        ("constraints.txt", True),
         ("a.py", True),
         ("README.md", False),
     ],

@@ -6,7 +6,7 @@ Those with a payload are ``channelsmultiplexer``'s. From the client::
     {"stream": "chat", "open": true}     open a stream
     {"stream": "chat", "close": true}    close it
 
-To the client::
+One of the three; ``open`` and ``close`` may also be objects, of which nothing is read yet. To the client::
 
     {"stream": "chat", "payload": …}                               a message of a stream
     {"stream": "chat", "open": true}                               the stream that was asked for is open
@@ -31,20 +31,29 @@ class Frame(msgspec.Struct):
 
     stream: str
     payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    open: Any = msgspec.UNSET
-    close: Any = msgspec.UNSET
+    open: bool | dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    close: bool | dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def kind(self) -> str:
-        """``"payload"``, ``"open"`` or ``"close"``; "" where there is none of them."""
-        return next((name for name in ("payload", "open", "close") if getattr(self, name) is not msgspec.UNSET), "")
+        """``"payload"``, ``"open"`` or ``"close"``; "" where it is none of them, or more than one."""
+        said = [name for name in ("payload", "open", "close") if getattr(self, name) is not msgspec.UNSET]
+        return said[0] if len(said) == 1 and getattr(self, said[0]) is not False else ""
 
 
 class BadFrame(ValueError):
-    """A frame that cannot be read; the text says why."""
+    """A frame that is not taken; ``code`` and the text say why."""
+
+    def __init__(self, problem: str, code: str = "malformed") -> None:
+        super().__init__(problem)
+        self.code = code
 
 
 _READ = msgspec.json.Decoder(Frame)
+_READ_TEXT = msgspec.json.Decoder(str)
+_SKIM = msgspec.json.Decoder(msgspec.Raw)  # says whether it is JSON, and makes nothing of it
+# What is no JSON; a surrogate, which is no text; what is nested too deeply, for which msgspec has no error of its own.
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def read_frame(text: str | None) -> Frame:
@@ -53,10 +62,10 @@ def read_frame(text: str | None) -> Frame:
         raise BadFrame("frames are text, not binary")
     try:
         frame = _READ.decode(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise BadFrame(f"not a JSON object with a stream: {error}") from error
     if not frame.kind:
-        raise BadFrame("a frame has a payload, or open, or close")
+        raise BadFrame("a frame has a payload, or open: true, or close: true, and one of them alone")
     return frame
 
 
@@ -65,10 +74,10 @@ def payload_of(frame: Frame, form: Format) -> str:
     assert isinstance(frame.payload, msgspec.Raw)
     if form == "json":
         return bytes(frame.payload).decode()
-    payload = msgspec.json.decode(frame.payload)
-    if not isinstance(payload, str):
-        raise BadFrame("the payload of this stream is a string")
-    return payload
+    try:
+        return _READ_TEXT.decode(frame.payload)
+    except UNREADABLE as error:
+        raise BadFrame("the payload of this stream is a string") from error
 
 
 def payload_frame(stream: str, event: Mapping[str, Any], form: Format = "json") -> str:
@@ -76,16 +85,15 @@ def payload_frame(stream: str, event: Mapping[str, Any], form: Format = "json") 
     text = event.get("text")
     if not isinstance(text, str):
         raise BadEvent(f"stream {stream!r} sent binary data: frames of a multiplexed socket are JSON; send text")
-    if form == "text":
-        text = _json(text)
-    else:
-        try:
-            msgspec.json.decode(text)
-        except msgspec.MsgspecError as error:
-            raise BadEvent(
-                f"stream {stream!r} sent {text[:40]!r}, which is no JSON: use send_json(), or say "
-                f"Multiplexer(..., text=[{stream!r}])"
-            ) from error
+    try:
+        if form == "text":
+            text = _json(text)
+        else:
+            _SKIM.decode(text)
+    except UNREADABLE as error:
+        cure = "" if form == "text" else f": use send_json(), or say Multiplexer(..., text=[{stream!r}])"
+        what = "text" if form == "text" else "JSON"
+        raise BadEvent(f"stream {stream!r} sent {text[:40]!r}, which is no {what}{cure}") from error
     return f'{{"stream":{_name(stream)},"payload":{text}}}'
 
 

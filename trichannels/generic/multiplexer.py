@@ -38,6 +38,7 @@ from ..protocol import Conversation
 from .frames import (
     BadFrame,
     Format,
+    Frame,
     closed_frame,
     error_frame,
     opened_frame,
@@ -61,12 +62,13 @@ class Multiplexer:
     say ``text=["name"]``: their payloads are strings.
 
     ``at_connect``: the streams that are open from the start; by default, all. The socket is accepted by the first of
-    them that accepts, and refused if all of them refuse. The client may open and close streams at any time, of which
-    ``max_open`` may be open at once. ``messages`` and ``bytes`` bound what waits for one stream: it is closed (1013)
-    when more comes, and never keeps the socket from being read.
+    them that accepts, with its subprotocol and headers, and refused if all of them refuse. The client may open and
+    close streams at any time, of which ``max_open`` may be open at once. ``messages`` and ``bytes`` bound what waits
+    for one stream, here and in its consumer's inbox together: it is closed (1013) when more comes, and never keeps the
+    socket from being read.
 
-    A frame that is malformed, or names no stream, gets an error frame. Works on any ASGI server; under ours, events
-    that a group's members send alike are framed once for all members of a stream name.
+    A frame that is malformed, or names no open stream, gets an error frame. Works on any ASGI server; under ours,
+    events that a group's members send alike are framed once for all members of a stream name.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Multiplexer:
         for option, names in (("at_connect", self.at_connect), ("text", self.text)):
             if unknown := sorted(set(names) - set(self.applications)):
                 raise InvalidRoute(f"Multiplexer({option}=…): {unknown[0]!r} is none of its streams")
+        if twice := sorted(name for name in set(self.at_connect) if self.at_connect.count(name) > 1):
+            raise InvalidRoute(f"Multiplexer(at_connect=…): {twice[0]!r} is named more than once")
         for option, value in (("max_open", max_open), ("messages", messages), ("bytes", bytes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"Multiplexer({option}=…) must be an int of at least 1, not {value!r}")
@@ -141,7 +145,7 @@ class Socket:
         try:
             await receive()  # websocket.connect
             for name in self.plan.at_connect:
-                self.open(name)
+                self._begin(self._new(name, asked=False))
             if not self.plan.at_connect:
                 await self.accept({"type": "websocket.accept"})
             while (event := await receive())["type"] != "websocket.disconnect":
@@ -158,36 +162,48 @@ class Socket:
         try:
             frame = read_frame(text)
             name = frame.stream
-            if name not in self.plan.applications:
-                await self.tell(error_frame(name, "unknown_stream", "there is no such stream"))
-            elif frame.kind == "open":
-                await self._asked_to_open(name)
-            elif (stream := await self._open_stream(name)) is None:
-                await self.tell(error_frame(name, "not_open", "this stream is not open"))
-            elif frame.kind == "close":
-                stream.end(1000, "")
-            elif not stream.ending:  # else the client is yet to be told that it has ended
-                stream.put(payload_of(frame, stream.format))
+            await self._ends_told(frame)
+            self._take(frame)
         except BadFrame as error:
-            await self.tell(error_frame(name, "malformed", str(error)))
+            await self.tell(error_frame(name, error.code, str(error)))
 
-    async def _open_stream(self, name: str) -> "Stream | None":
-        stream = self.streams.get(name)
-        if stream is None or not stream.ended:
-            return stream
-        await stream.told.wait()  # so that the client reads of its end before what follows from it
-        return None
-
-    async def _asked_to_open(self, name: str) -> None:
+    async def _ends_told(self, frame: Frame) -> None:
+        """Let the client read of an end before what follows from it: the place of a stream is free by then."""
         for stream in list(self.streams.values()):
-            if stream.ended:  # and the client may know it before we have come back from telling
+            if stream.ended and (frame.kind == "open" or stream.name == frame.stream):
                 await stream.told.wait()
-        if name in self.streams:
-            await self.tell(error_frame(name, "already_open", "this stream is open"))
-        elif len(self.streams) >= self.plan.max_open:
-            await self.tell(error_frame(name, "too_many", f"no more than {self.plan.max_open} streams may be open"))
+
+    def _take(self, frame: Frame) -> None:
+        """Do what a frame says, without waiting; raises :class:`BadFrame`.
+
+        What comes for a stream that is ending is for its successor, if the client has opened one.
+        """
+        name = frame.stream
+        if name not in self.plan.applications:
+            raise BadFrame("there is no such stream", "unknown_stream")
+        stream = self.streams.get(name)
+        if frame.kind == "open":
+            self._open_asked(name, stream)
+            return
+        latest = stream and (stream.successor or stream)
+        if latest is None or latest.left:
+            raise BadFrame("this stream is not open", "not_open")
+        if frame.kind == "close":
+            latest.leave()
+        elif not latest.ending:  # else the client is yet to read that it has ended
+            latest.put(payload_of(frame, latest.format))
+
+    def _open_asked(self, name: str, stream: "Stream | None") -> None:
+        if stream is None:
+            if len(self.streams) >= self.plan.max_open:
+                raise BadFrame(f"no more than {self.plan.max_open} streams may be open", "too_many")
+            self._begin(self._new(name, asked=True))
+        elif not (stream.successor or stream).ending:
+            raise BadFrame("this stream is open", "already_open")
+        elif stream.successor is None:
+            stream.successor = self._new(name, asked=True)
         else:
-            self.open(name, asked=True)
+            raise BadFrame("while a stream ends, it may be opened again once", "too_many")
 
     async def tell(self, text: str) -> None:
         """Send a frame; nothing if the client has left."""
@@ -198,11 +214,12 @@ class Socket:
 
     # ---- the streams' side
 
-    def open(self, name: str, *, asked: bool = False) -> None:
-        """Begin a stream."""
-        kind = SharingStream if self.shares else Stream
-        stream = self.streams[name] = kind(name, self, asked=asked)
-        self._group.start_soon(stream.run, self.plan.applications[name], name=f"stream {name}")
+    def _new(self, name: str, *, asked: bool) -> "Stream":
+        return (SharingStream if self.shares else Stream)(name, self, asked=asked)
+
+    def _begin(self, stream: "Stream") -> None:
+        self.streams[stream.name] = stream
+        self._group.start_soon(stream.run, self.plan.applications[stream.name], name=f"stream {stream.name}")
 
     async def accept(self, event: Event) -> None:
         """Accept the socket, if no other stream has done so: with its subprotocol and headers."""
@@ -219,12 +236,16 @@ class Socket:
         await self._send(event)
 
     async def ended(self, stream: "Stream") -> None:
-        """A stream's application has returned: tell the client, and have its name free once that is said."""
+        """A stream's application has returned: tell the client, and have its name free, or taken by who waits for it,
+        once that is said.
+        """
         try:
             await self._tell_end(stream)
         finally:
             del self.streams[stream.name]
             stream.told.set()
+        if stream.successor is not None and not self.over:
+            self._begin(stream.successor)
 
     async def _tell_end(self, stream: "Stream") -> None:
         if self.over:
@@ -249,11 +270,14 @@ class Stream:
         self.outcome: tuple[int, str] = (1000, "")
         self.ended = False  # its application has returned
         self.told = anyio.Event()  # that it has, to the client
+        self.left = False  # the client has closed it
+        self.successor: Stream | None = None  # what the client has opened by its name while it was ending
         self._socket, self._asked = socket, asked
         self._conversation = Conversation("websocket")
         self._waiting: deque[str] = deque()
         self._bytes = 0
-        self._connected = False
+        self._taken: Callable[[], tuple[int, int]] = lambda: (0, 0)  # that waits with its application
+        self._connected = self._accepted = False
         self._gone: tuple[int, str] | None = None
         self._news = anyio.Event()
         self._callbacks: list[Callable[[int, str], None]] = []
@@ -264,18 +288,20 @@ class Stream:
     @property
     def ending(self) -> bool:
         """Whether nothing more is taken for it."""
-        return self._gone is not None or self._conversation.state == "closed"
+        return self.ended or self._gone is not None or self._conversation.state == "closed"
 
     # ---- its life
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application; what it raises is logged, and ends this stream alone."""
         try:
-            await app(self._scope(), self.receive, self.send)
+            if self._gone is None:  # else it was closed before it has begun
+                await app(self._scope(), self.receive, self.send)
         except BaseException as raised:  # noqa: BLE001 - sorted out below
             failures, cancelled = sort_out(raised)
             for error in failures:
-                self._failed(error)
+                if self._gone is None or not isinstance(error, ConnectionClosed):  # which says that it is gone
+                    self._failed(error)
             if cancelled is not None:
                 raise cancelled from None
         if self._conversation.state == "connecting" and self._gone is None and self.outcome == (1000, ""):
@@ -296,7 +322,12 @@ class Stream:
         scope = {name: value for name, value in self._socket.scope.items() if name != WATCH}
         extensions = {**(scope.get("extensions") or {}), TRANSPORT: self}
         extensions.pop(DENIAL, None)  # one stream cannot answer for the socket
-        return {**scope, "stream": self.name, "subprotocols": [], "extensions": extensions}
+        return {**scope, "stream": self.name, "extensions": extensions}
+
+    def leave(self) -> None:
+        """The client has closed it."""
+        self.left = True
+        self.end(1000, "")
 
     def end(self, code: int, reason: str) -> None:
         """The client, or the multiplexer, has closed it."""
@@ -315,7 +346,9 @@ class Stream:
     def put(self, text: str) -> None:
         """Hand over a message if there is room, and for one there always is; a stream that has none is closed."""
         plan, size = self._socket.plan, _size(text)
-        if self._waiting and (len(self._waiting) >= plan.messages or self._bytes + size > plan.bytes):
+        messages, taken = self._taken()
+        messages += len(self._waiting)
+        if messages and (messages >= plan.messages or taken + self._bytes + size > plan.bytes):
             self.end(1013, "too slow")
             return
         self._waiting.append(text)
@@ -327,14 +360,14 @@ class Stream:
         self._news = anyio.Event()
 
     async def receive(self) -> Event:
-        """ASGI's ``receive``. Cancelling loses nothing."""
+        """ASGI's ``receive``: no message before the application has accepted. Cancelling loses nothing."""
         await checkpoint()
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        while not self._waiting and self._gone is None:
+        while not (self._accepted and self._waiting) and self._gone is None:
             await self._news.wait()
-        if self._waiting:
+        if self._accepted and self._waiting:
             text = self._waiting.popleft()
             self._bytes -= _size(text)
             return {"type": "websocket.receive", "text": text, "bytes": None}
@@ -358,6 +391,8 @@ class Stream:
         await self._socket.accept(event)
         if self._asked:
             await self._socket.tell(opened_frame(self.name))
+        self._accepted = True
+        self._ring()
 
     async def _message(self, event: Event) -> None:
         text = payload_frame(self.name, event, self.format)
@@ -377,6 +412,10 @@ class Stream:
             self._callbacks.append(callback)
         elif self._conversation.state != "closed":
             callback(*self._gone)
+
+    def count_in(self, waiting: Callable[[], tuple[int, int]]) -> None:
+        """See :class:`trichannels.instance.Counting`."""
+        self._taken = waiting
 
     def bound(self, scope: CancelScope) -> None:
         """See :class:`trichannels.events.Transport`."""

@@ -31,6 +31,8 @@ __all__ = ["LONGEST_HEAD", "BlockingBroadcast", "BroadcastLayer", "Receive", "Tr
 
 log = logging.getLogger("trichannels.layers")
 
+UNREADABLE = 20  # calls of ``receive`` in a row without a frame: an end that is closed may answer so, and at once
+
 
 class BroadcastLayer(BoardedLayer):
     """A layer for all processes that share a wire and a ``prefix``. Write ``open_sender`` and ``open_listener``.
@@ -87,7 +89,8 @@ class BroadcastLayer(BoardedLayer):
         """Connect, for a block, and give ``await receive()``, which returns the next frame that anybody has sent.
 
         Within the block everything that is sent is heard; what is confirmed late is to be waited for before.
-        It raises one of ``errors`` when the wire is lost, and ValueError for something that is no frame.
+        It raises one of ``errors`` when the wire is lost, and ValueError for something that is no frame. After 20 of
+        those in a row, raised or returned, the wire is taken to be lost.
 
         A wire that carries large frames apart may return what it has of one: enough to see whom it is for,
         ``LONGEST_HEAD`` bytes. If it :meth:`concerns` somebody here, it counts as lost.
@@ -136,16 +139,18 @@ class BroadcastLayer(BoardedLayer):
         """Read from one connection, until it is lost."""
         self._tell_of_gap(board, board.groups)
         self._hearing.set()
+        unreadable = 0
         try:
-            while True:
-                await self._hear_one(board, receive)
+            while unreadable < UNREADABLE:
+                unreadable = 0 if await self._hear_one(board, receive) else unreadable + 1
                 await checkpoint()
+            raise LayerUnreachable(self.where, f"no frame {UNREADABLE} times in a row")
         finally:
             self._hearing = anyio.Event()
             self._tell_of_gap(board, board.groups)
 
-    async def _hear_one(self, board: Switchboard, receive: Receive) -> None:
-        """Take the next frame. One that cannot be read is thrown away: the next may be better."""
+    async def _hear_one(self, board: Switchboard, receive: Receive) -> bool:
+        """Take the next frame; False if it was none. What cannot be read is thrown away: the next may be better."""
         frame = None
         try:
             frame = read_frame(await receive())
@@ -157,6 +162,7 @@ class BroadcastLayer(BoardedLayer):
             board.ledger.undeliverable += 1
             if frame is not None:
                 self._tell_of_gap(board, [frame.name])
+        return frame is not None
 
     def _is_for_us(self, board: Switchboard, frame: Frame) -> bool:
         if frame.verb == TO_GROUP:

@@ -66,7 +66,8 @@ class Ends:
             await anyio.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))  # noqa: S311
 
     def _note(self, error: Exception, *, lost: bool) -> None:
-        before, self.problem = self.problem, str(error).strip() or repr(error)
+        said = error.problem if isinstance(error, LayerUnreachable) else str(error)
+        before, self.problem = self.problem, said.strip() or repr(error)
         if not isinstance(error, (*self._wire.errors, LayerUnreachable, LayerRefused)):
             if self.problem != before:
                 log.error("%s: this is none of its 'errors', and is tried again", self._wire.where, exc_info=error)

@@ -15,7 +15,7 @@ DAPHNE = re.compile(r"(^|[\s\"'/\[])daphne(?=$|[\s\"',])")
 
 def names_requirements(name: str) -> bool:
     """Say whether a file may list requirements."""
-    return name in REQUIRED
+    return name in REQUIRED or (name.startswith("constraints") and name.endswith(".txt"))  # which have no extras
 
 
 def starts_servers(name: str) -> bool:

@@ -71,7 +71,7 @@ def _read(path: Path, way: Way) -> File:
     except OSError as error:
         reason = error.strerror or str(error)
         return File(path, b"", Upgraded(b"", (Left(1, f"cannot be read ({reason})", "see to it, and run this again"),)))
-    return File(path, old, way(path.name, old))
+    return File(path, old, way(str(path), old))
 
 
 def _written(file: File) -> str | None:

@@ -4,28 +4,63 @@ from collections.abc import Mapping
 
 import libcst as cst
 
-from .calls import last_name
-from .rule import Rule
+from .rule import Rule, comments, last_name
 
-CREATE_TASK = {"asyncio.create_task", "asyncio.ensure_future"}
+ENSURE_FUTURE = "asyncio.ensure_future"
+CREATE_TASK = {"asyncio.create_task", ENSURE_FUTURE}
+EMPTY = cst.SimpleWhitespace("")
+ITSELF = ""
 INEXACT: Mapping[str, frozenset[str]] = {
-    "asyncio.Event": frozenset({"clear"}),  # anyio's has none
-    "asyncio.Lock": frozenset({"acquire", "release"}),  # anyio's is released by the task that has it, and by no other
+    "asyncio.Event": frozenset({"clear", "wait", ITSELF}),  # anyio's has no clear(), and its wait() returns None
+    "asyncio.Lock": frozenset({"acquire", "release", ITSELF}),  # anyio's is released by no other task than has it
 }
 """The class, and the methods that make it something else than anyio's, if they are used on that name."""
 
-NO_NURSERY = {"__init__", "disconnect", "websocket_disconnect", "http_disconnect"}  # not there yet, or ending
+NO_NURSERY = {
+    "disconnect",
+    "websocket_disconnect",
+    "http_disconnect",
+}  # it is ending; in __call__() it is not there yet
 
 
-class Methods(cst.CSTVisitor):
-    """Which methods a file uses on which names: ``{("ready", "clear")}``."""
+class Uses(cst.CSTVisitor):
+    """Which methods a file uses on which names, ``{("ready", "clear")}``, and which names it hands on themselves.
+
+    That somebody waits, and does nothing with what that returns, does not count.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.used: set[tuple[str, str]] = set()
+        self.coroutines: set[str] = set()  # names of async functions
+        self.plain: set[cst.CSTNode] = set()
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        if node.asynchronous is not None:
+            self.coroutines.add(node.name.value)
+
+    def visit_Expr(self, node: cst.Expr) -> None:
+        call = node.value.expression if isinstance(node.value, cst.Await) else None
+        if isinstance(call, cst.Call) and isinstance(call.func, cst.Attribute) and call.func.attr.value == "wait":
+            self.plain.add(call.func)
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
-        self.used.add((last_name(node.value), node.attr.value))
+        if node not in self.plain:
+            self.used.update({(last_name(node.value), node.attr.value), (node.attr.value, ITSELF)})
+        self.plain.update((node.value, node.attr))
+
+    def visit_Name(self, node: cst.Name) -> None:
+        if node not in self.plain:
+            self.used.add((node.value, ITSELF))
+
+    def visit_AssignTarget(self, node: cst.AssignTarget) -> None:
+        self.plain.add(node.target)
+
+    def visit_AnnAssign(self, node: cst.AnnAssign) -> None:
+        self.plain.add(node.target)
+
+    def visit_WithItem(self, node: cst.WithItem) -> None:
+        self.plain.add(node.item)
 
 
 class Concurrency(Rule):
@@ -36,12 +71,12 @@ class Concurrency(Rule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.methods = Methods()
+        self.uses = Uses()
         self.consumers: set[str] = set()
         self.around: list[cst.ClassDef | cst.FunctionDef] = []
 
     def visit_Module(self, node: cst.Module) -> None:
-        node.visit(self.methods)
+        node.visit(self.uses)
 
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         self.around.append(node)
@@ -66,33 +101,38 @@ class Concurrency(Rule):
                 return number
         return None
 
-    def _self(self) -> str | None:
-        """Return what the method calls its consumer, if that has a nursery by then."""
+    def _self(self, here: cst.CSTNode) -> str | None:
+        """Return what the method calls its consumer, if that has a nursery by then, and is called so here."""
         number = self._in_consumer()
         method = None if number is None or number + 1 >= len(self.around) else self.around[number + 1]
-        if not isinstance(method, cst.FunctionDef) or method.name.value in NO_NURSERY or not method.params.params:
+        if not isinstance(method, cst.FunctionDef) or not method.params.params or not has_nursery(method):
             return None
-        decorators = {last_name(decorator.decorator) for decorator in method.decorators}
-        return None if decorators & {"staticmethod", "classmethod"} else method.params.params[0].name.value
+        first = method.params.params[0]
+        is_it = self.places(here, first.name.value) == [first]  # a function, or class, inside may have its own
+        return first.name.value if is_it else None
 
     # ---- tasks
 
     def leave_Expr(self, original_node: cst.Expr, updated_node: cst.Expr) -> cst.Expr:
-        call, consumer = updated_node.value, self._self()
-        if consumer is None or not isinstance(original_node.value, cst.Call) or not isinstance(call, cst.Call):
+        old, call = original_node.value, updated_node.value
+        if not isinstance(old, cst.Call) or not isinstance(call, cst.Call) or not self._is_task(old):
             return updated_node
-        if not self.origins(original_node.value.func) & CREATE_TASK or not call.args:
+        consumer = self._self(old)
+        if consumer is None or not isinstance(begun := call.args[0].value, cst.Call):
             return updated_node
+        return updated_node.with_changes(value=start_soon(consumer, call, begun))
+
+    def _is_task(self, call: cst.Call) -> bool:
+        """Say whether this begins a task in a way that the nursery has as well."""
+        origins = self.origins(call.func) & CREATE_TASK
+        if not origins or not call.args or comments(call):  # which would be in no place of the new call
+            return False
         task, *options = call.args
-        begun = original_node.value.args[0].value
         named = all(option.keyword is not None and option.keyword.value == "name" for option in options)
-        if not named or not isinstance(task.value, cst.Call) or not isinstance(begun, cst.Call):
-            return updated_node
-        if not self._is_plain(begun):
-            return updated_node
-        first = cst.Arg(task.value.func)
-        args = [first, *task.value.args, *options]
-        return updated_node.with_changes(value=start_soon(consumer, call, args))
+        if not named or not isinstance(task.value, cst.Call) or not self._is_plain(task.value):
+            return False
+        # ensure_future() takes futures as well, which a function that is not async may return.
+        return ENSURE_FUTURE not in origins or last_name(task.value.func) in self.uses.coroutines
 
     def _is_plain(self, call: cst.Call) -> bool:
         """Say whether it can be started by its function and arguments; and not one of asyncio's own."""
@@ -135,7 +175,7 @@ class Concurrency(Rule):
             return None
         names = [last_name(target) for target in targets]
         for origin in self.origins(value.func) & INEXACT.keys():
-            inexact = any((name, method) in self.methods.used for name in names for method in INEXACT[origin])
+            inexact = any((name, method) in self.uses.used for name in names for method in INEXACT[origin])
             return None if inexact or "" in names else origin.removeprefix("asyncio.")
         return None
 
@@ -144,11 +184,43 @@ class Concurrency(Rule):
         return cst.Attribute(cst.Name("anyio"), cst.Name(name))
 
 
-def start_soon(consumer: str, call: cst.Call, args: list[cst.Arg]) -> cst.Call:
-    """Return the call of the nursery, laid out as ``call`` was."""
-    comma = cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
-    before = [arg if isinstance(arg.comma, cst.Comma) else arg.with_changes(comma=comma) for arg in args[:-1]]
-    old = call.args[-1]
+def has_nursery(method: cst.FunctionDef) -> bool:
+    """Say whether a consumer has its nursery while a method of it runs: not before its run, nor at its end."""
+    name = method.name.value
+    decorators = {last_name(decorator.decorator) for decorator in method.decorators}
+    return not (name.startswith("__") or name in NO_NURSERY or decorators & {"staticmethod", "classmethod"})
+
+
+def start_soon(consumer: str, call: cst.Call, begun: cst.Call) -> cst.Call:
+    """Return the call of the nursery, laid out as ``call`` was, or as what is begun in it: an argument a line."""
+    options = call.args[1:]
+    space: cst.BaseParenthesizableWhitespace = cst.SimpleWhitespace(" ")
+    whole = (
+        call
+        if is_broken(call.whitespace_before_args) or options or not is_broken(begun.whitespace_before_args)
+        else begun
+    )
+    gap = whole.whitespace_before_args if is_broken(whole.whitespace_before_args) else space
+    args = [cst.Arg(begun.func), *begun.args, *options]
+    breaks = [begun.whitespace_before_args, *(separator(arg) for arg in args[1:-1])]
+    before = [
+        arg.with_changes(
+            comma=cst.Comma(whitespace_after=gap if is_broken(after) else space), whitespace_after_arg=EMPTY
+        )
+        for arg, after in zip(args[:-1], breaks, strict=False)
+    ]
+    old = whole.args[-1] if whole.args else call.args[-1]
     last = args[-1].with_changes(comma=old.comma, whitespace_after_arg=old.whitespace_after_arg)
     nursery = cst.Attribute(cst.Name(consumer), cst.Name("nursery"))
-    return call.with_changes(func=cst.Attribute(nursery, cst.Name("start_soon")), args=[*before, last])
+    func = cst.Attribute(nursery, cst.Name("start_soon"))
+    return call.with_changes(func=func, args=[*before, last], whitespace_before_args=whole.whitespace_before_args)
+
+
+def separator(arg: cst.Arg) -> cst.BaseParenthesizableWhitespace:
+    """Return what is behind an argument's comma."""
+    return arg.comma.whitespace_after if isinstance(arg.comma, cst.Comma) else EMPTY
+
+
+def is_broken(gap: cst.BaseParenthesizableWhitespace) -> bool:
+    """Say whether a line ends there."""
+    return isinstance(gap, cst.ParenthesizedWhitespace)

@@ -1,6 +1,7 @@
 """Which files of a project are ours to look at, and how one is written: whole, or not at all."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from .report import Upgraded
 from .requirements import upgrade_requirements
 
 SKIPPED = {".git", ".hg", ".tox", ".venv", "__pycache__", "migrations", "node_modules", "site-packages", "venv"}
+LISTED = re.compile(r"(^|[-_.])(reqs?|requirements?|deps|dependencies)([-_.].*)?\.(txt|pip)$", re.IGNORECASE)
 
 Way: TypeAlias = Callable[[str, bytes], Upgraded]
 
@@ -26,9 +28,7 @@ def is_python(name: str) -> bool:
 
 def is_requirements(name: str) -> bool:
     """Say whether a file lists requirements, a line each."""
-    return (name.startswith("requirements") and name.endswith(".txt")) or (
-        name.endswith(".in") and name != "MANIFEST.in"
-    )
+    return bool(LISTED.search(name)) or (name.endswith(".in") and name != "MANIFEST.in")
 
 
 WAYS: Sequence[tuple[Callable[[str], bool], Way]] = (

@@ -6,7 +6,7 @@ import libcst as cst
 from libcst.helpers import get_full_name_for_node
 
 from .names import DJANGO_ASGI, MODULES, Home
-from .rule import Origins, Rule
+from .rule import Origins, Rule, comments
 
 ROUTERS = {"channels.routing.ProtocolTypeRouter", "trichannels.routing.ProtocolTypeRouter"}
 
@@ -102,6 +102,9 @@ class Imports(Rule):
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.SimpleStatementLine | cst.FlattenSentinel[cst.SimpleStatementLine]:
         imports = [self._split(one) if isinstance(one, cst.ImportFrom) else [one] for one in updated_node.body]
+        split = [comments(old) for old, new in zip(updated_node.body, imports, strict=True) if len(new) > 1]
+        above = [cst.EmptyLine(comment=comment) for found in split for comment in found]
+        updated_node = updated_node.with_changes(leading_lines=[*updated_node.leading_lines, *above])
         if len(updated_node.body) == 1 and len(imports[0]) > 1:
             first, *others = ([one] for one in imports[0])
             lines = [cst.SimpleStatementLine(other) for other in others[:-1]]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .report import Left, Upgraded
-from .requirements import BY_HAND, goes, parsed, replacement
+from .requirements import BY_HAND, OLD, goes, is_too_old, parsed, replaced
 
 TOKEN = re.compile(
     r"""(?P<comment>\#[^\r\n]*)
@@ -49,13 +49,9 @@ def upgraded(value: Any, path: str = "") -> Any:
         return {key: upgraded(one, f"{path}.{key}".lstrip(".")) for key, one in value.items()}
     if not isinstance(value, list) or not is_list(path):
         return value
-    strings = [one if isinstance(one, str) else "" for one in value]
-    chosen = replacement(strings)
-    if chosen is None:
-        return value
-    number, ours = chosen
-    kept = [(at, one) for at, one in enumerate(value) if at == number or not (isinstance(one, str) and goes(one))]
-    return [ours if at == number else one for at, one in kept]
+    new = replaced([one if isinstance(one, str) else "" for one in value])
+    every = [new.get(number, one) for number, one in enumerate(value)]
+    return [one for one in every if one != ""] if new else value
 
 
 def is_list(path: str) -> bool:
@@ -98,16 +94,13 @@ def _array(text: str) -> str:
     """Return an array of requirements upgraded."""
     tokens = [token for token in TOKEN.finditer(text) if token["string"]]
     strings = [tomllib.loads(f"it = {token[0]}")["it"] for token in tokens]
-    chosen = replacement(strings)
-    if chosen is None:
-        return text
-    number, ours = chosen
+    new = replaced(strings)
     for at, token in reversed(list(enumerate(tokens))):
-        quote = token[0][0]
-        if at == number:
+        quote, ours = token[0][0], new.get(at)
+        if ours:
             inner = ours.replace('"', "'") if quote == '"' else ours.replace("'", '"')
             text = text[: token.start()] + quote + inner + quote + text[token.end() :]
-        elif goes(strings[at]):
+        elif ours is not None:
             text = _without(text, token.start(), token.end())
     return text
 
@@ -138,4 +131,5 @@ def _left(text: str) -> Iterator[Left]:
         strings = [token["string"][1:-1] for token in TOKEN.finditer(bare) if token["string"]]
         theirs = [one for one in strings if goes(one) and parsed(one)[0] != "trichannels"]
         if key or theirs:
-            yield Left(number + 1, bare, BY_HAND)
+            old = all(is_too_old(parsed(one)[2]) for one in theirs) and not key
+            yield Left(number + 1, bare, OLD if old else BY_HAND)

@@ -3,7 +3,7 @@
 import ast
 import warnings
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper
@@ -12,6 +12,7 @@ from .calls import AsAsgi, PlainCalls
 from .concurrency import Concurrency
 from .imports import Imports
 from .left import LeftInPython
+from .left_strings import LeftInStrings
 from .report import Left, Upgraded
 from .rule import Rule
 from .settings import Settings
@@ -26,30 +27,36 @@ BROKEN = (SyntaxError, ValueError, LookupError, RecursionError, MemoryError, cst
 
 
 def upgrade_python(name: str, old: bytes) -> Upgraded:
-    """Return a Python file upgraded; as it is, with a note, if it cannot be parsed."""
+    """Return the Python file at a path upgraded; as it is, with a note, if it cannot be parsed."""
     if not any(word in old for word in WORDS):
         return Upgraded(old)
     try:
-        return _upgraded(PurePath(name).name, old)
+        return _upgraded(Path(name), old)
     except BROKEN as error:
         line = getattr(error, "lineno", None) or getattr(error, "raw_line", None) or 1
         reason = str(getattr(error, "msg", error)).partition("\n")[0]
         return Upgraded(old, (Left(line, f"cannot be parsed ({reason})", "mend it, or change it by hand"),))
 
 
-def _upgraded(name: str, old: bytes) -> Upgraded:
+def _upgraded(path: Path, old: bytes) -> Upgraded:
     _check(old)
     first = module = cst.parse_module(old)
     for rule in RULES:
-        module = _applied(rule(), module)
-    look = LeftInPython(name)
+        module = _applied(rule(), module, path)
     if module.bytes == first.bytes:
         module = first
     elif first.bytes != old:  # libcst keeps nearly everything, but no form feed at the beginning of a line
         advice = "its white space would not stay as it is: change it by hand"
         return Upgraded(old, (Left(1, "cannot be rewritten", advice),))
-    MetadataWrapper(module, unsafe_skip_copy=True).visit(look)
-    return Upgraded(old if module is first else module.bytes, tuple(sorted(look.found)))
+    return Upgraded(old if module is first else module.bytes, tuple(sorted(_left(path.name, module))))
+
+
+def _left(name: str, module: cst.Module) -> set[Left]:
+    wrapper = MetadataWrapper(module, unsafe_skip_copy=True)
+    looks = LeftInPython(name), LeftInStrings(name)
+    for look in looks:
+        wrapper.visit(look)
+    return looks[0].found | looks[1].found
 
 
 def _check(source: bytes) -> None:
@@ -59,11 +66,12 @@ def _check(source: bytes) -> None:
         ast.parse(source)
 
 
-def _applied(rule: Rule, module: cst.Module) -> cst.Module:
+def _applied(rule: Rule, module: cst.Module, path: Path) -> cst.Module:
     """Return the module after one rule, parsed anew if that has changed it."""
     source = module.bytes
     if not any(word in source for word in rule.words):
         return module
+    rule.path = path
     new = MetadataWrapper(module, unsafe_skip_copy=True).visit(rule)
     if new.bytes == source:
         return module

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import libcst as cst
 
 Whole: TypeAlias = cst.List | cst.Tuple
+EMPTY = cst.SimpleWhitespace("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,14 @@ class Row:
     element: cst.BaseElement
     above: Sequence[cst.EmptyLine] = ()
     behind: cst.TrailingWhitespace | None = None
+    indent: cst.SimpleWhitespace = EMPTY
+
+    @property
+    def comments(self) -> list[cst.EmptyLine]:
+        """The comments that belong to it, each on a line of its own."""
+        comment = self.behind.comment if self.behind is not None else None
+        behind = [cst.EmptyLine(whitespace=self.indent, comment=comment)] if comment is not None else []
+        return [*(line for line in self.above if line.comment is not None), *behind]
 
     @property
     def text(self) -> str | None:
@@ -34,26 +43,56 @@ class Row:
 def rows_of(whole: Whole) -> list[Row]:
     """Return the elements."""
     gaps = _gaps(whole)
+    indent = next((gap.last_line for gap in gaps if isinstance(gap, cst.ParenthesizedWhitespace)), EMPTY)
     return [
-        Row(element, _above(gaps[number]), _behind(gaps[number + 1])) for number, element in enumerate(whole.elements)
+        Row(element, _above(gaps[number]), _behind(gaps[number + 1]), indent)
+        for number, element in enumerate(whole.elements)
     ]
 
 
-def with_rows(whole: Whole, rows: Sequence[Row]) -> Whole:
+def taken_out(rows: Sequence[Row], gone: Sequence[Row]) -> tuple[list[Row], list[cst.EmptyLine]]:
+    """Return the other rows, with the comments of those that are gone, and what of these belongs below the last."""
+    kept: list[Row] = []
+    comments: list[cst.EmptyLine] = []
+    for row in rows:
+        if row in gone:
+            comments += row.comments
+        else:
+            kept.append(replace(row, above=[*comments, *row.above]))
+            comments = []
+    return kept, comments
+
+
+def with_rows(whole: Whole, rows: Sequence[Row], below: Sequence[cst.EmptyLine] = ()) -> Whole:
     """Return the list or tuple with these elements, and with its own spaces, line ends and last comma."""
     gaps = _gaps(whole)
+    bottom = [*below, *_above(gaps[-1])]
+    if not rows:
+        return _emptied(whole, gaps[0], bottom)
     inner = [gaps[0], *[gaps[min(number, len(gaps) - 2)] for number in range(1, len(rows))], gaps[-1]]
-    filled = list(_filled(inner, rows, bottom=_above(gaps[-1])))
+    filled = list(_filled(inner, rows, bottom))
     comma = whole.elements[-1].comma
     elements = [
         row.element.with_changes(comma=cst.Comma(whitespace_after=gap))
         for row, gap in zip(rows[:-1], filled[1:-1], strict=True)
     ]
-    if rows:
-        # The gap behind the last comma belongs to the bracket.
-        last = cst.Comma() if isinstance(comma, cst.Comma) else cst.MaybeSentinel.DEFAULT
-        elements.append(rows[-1].element.with_changes(comma=last))
+    # The gap behind the last comma belongs to the bracket.
+    last = cst.Comma() if isinstance(comma, cst.Comma) else cst.MaybeSentinel.DEFAULT
+    elements.append(rows[-1].element.with_changes(comma=last))
     return _bracketed(whole, filled[0], filled[-1]).with_changes(elements=elements)
+
+
+def _emptied(whole: Whole, first: cst.BaseParenthesizableWhitespace, bottom: Sequence[cst.EmptyLine]) -> Whole:
+    """Return it without elements, on one line unless there are comments."""
+    if isinstance(whole, cst.Tuple) and not whole.lpar:
+        whole = whole.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+    head = _behind(first)
+    if any(line.comment for line in bottom) or (head is not None and head.comment is not None):
+        line = cst.TrailingWhitespace() if head is None else head
+        first = cst.ParenthesizedWhitespace(first_line=line, empty_lines=bottom, indent=True)
+    else:
+        first = EMPTY
+    return _bracketed(whole, first, EMPTY).with_changes(elements=[])
 
 
 def _gaps(whole: Whole) -> list[cst.BaseParenthesizableWhitespace]:

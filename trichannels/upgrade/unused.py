@@ -1,5 +1,6 @@
 """Adding an import at the top of a file, and taking away those that a rule has left unused."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import dropwhile
@@ -9,6 +10,9 @@ import libcst as cst
 from libcst.helpers import get_full_name_for_node
 from libcst.metadata import ImportAssignment, MetadataWrapper, ScopeProvider
 
+from .rule import comments
+
+PRAGMA = re.compile(r"#\s*(noqa|type:|isort:|pylint:|ruff:|flake8|pyright:|mypy:|nopep8|nosec)", re.IGNORECASE)
 Statement = TypeVar("Statement", bound=cst.BaseStatement)
 
 
@@ -62,6 +66,12 @@ def _is_docstring(statement: cst.CSTNode) -> bool:
     )
 
 
+def says_something(statement: cst.SimpleStatementLine) -> bool:
+    """Say whether there is a comment behind an import for people, and not for programs."""
+    comment = statement.trailing_whitespace.comment
+    return comment is not None and PRAGMA.match(comment.value) is None
+
+
 def without_unused(module: cst.Module, origins: Iterable[str]) -> cst.Module:
     """Return the module without those imports of ``origins`` (such as ``asgiref.sync.async_to_sync``) nobody uses."""
     wrapper = MetadataWrapper(module)
@@ -104,7 +114,7 @@ class _Without(cst.CSTTransformer):
 
     def _kept(self, node: cst.Import | cst.ImportFrom, names: Sequence[cst.ImportAlias]) -> Sequence[cst.ImportAlias]:
         kept = [a for a in names if (node, a.evaluated_alias or a.evaluated_name) not in self.unused]
-        if not kept:
+        if not kept or comments(node):  # which stay, and what they stand beside as well
             return names  # the line goes as a whole, in on_leave_body()
         if len(kept) < len(names) and names[-1] is not kept[-1]:
             kept[-1] = kept[-1].with_changes(comma=names[-1].comma)
@@ -113,7 +123,8 @@ class _Without(cst.CSTTransformer):
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.SimpleStatementLine:
-        kept = [new for old, new in zip(original_node.body, updated_node.body, strict=True) if not self._is_empty(old)]
+        pairs = zip(original_node.body, updated_node.body, strict=True)
+        kept = [new for old, new in pairs if not self._is_empty(old) or says_something(original_node)]
         if not kept:
             gone = updated_node.with_changes(body=[cst.Pass()])
             self.empty.add(gone)
@@ -123,7 +134,11 @@ class _Without(cst.CSTTransformer):
         return updated_node if len(kept) == len(updated_node.body) else updated_node.with_changes(body=kept)
 
     def _is_empty(self, node: cst.BaseSmallStatement) -> bool:
-        if not isinstance(node, cst.Import | cst.ImportFrom) or isinstance(node.names, cst.ImportStar):
+        if (
+            not isinstance(node, cst.Import | cst.ImportFrom)
+            or isinstance(node.names, cst.ImportStar)
+            or comments(node)
+        ):
             return False
         return all((node, a.evaluated_alias or a.evaluated_name) in self.unused for a in node.names)
 
