@@ -414,7 +414,7 @@ class Stream:
             callback(*self._gone)
 
     def count_in(self, waiting: Callable[[], tuple[int, int]]) -> None:
-        """See :class:`trichannels.instance.Counting`."""
+        """See :class:`trichannels.events.Counting`."""
         self._taken = waiting
 
     def bound(self, scope: CancelScope) -> None:
