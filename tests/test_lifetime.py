@@ -31,6 +31,8 @@ from trichannels.seam import backend
 
 from .checkpoints import AtStep, awaits_in, every_iteration, every_step
 
+pytestmark = pytest.mark.exhaustive
+
 GRACE, TIMEOUT = 5.0, 5.0
 
 

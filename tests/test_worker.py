@@ -813,6 +813,7 @@ def interrupted() -> Iterator[tuple[Run, AtStep]]:
         yield runs[-1], instrument
 
 
+@pytest.mark.exhaustive
 @pytest.mark.trio_only
 def test_cancelled_at_every_await_no_job_is_lost(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -832,6 +833,7 @@ def test_cancelled_at_every_await_no_job_is_lost(
     assert missed == []
 
 
+@pytest.mark.exhaustive
 def test_cancelled_by_asyncio_at_every_iteration_no_job_is_lost(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

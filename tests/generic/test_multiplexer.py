@@ -738,6 +738,7 @@ class Run:
         assert sorted(self.begun) == sorted(self.ended), "each that has begun has said goodbye once"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.once
 @pytest.mark.trio_only
 @pytest.mark.parametrize("how", ["cancel", "disconnect"])

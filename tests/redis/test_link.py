@@ -183,6 +183,7 @@ def another(runs: list[Run], how: str) -> Run:
     return runs[-1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.once
 @pytest.mark.trio_only
 @pytest.mark.parametrize("how", ["cancel", "cut"])
@@ -193,6 +194,7 @@ def test_interrupted_at_every_step(how: str) -> None:
     assert len(runs) > 100
 
 
+@pytest.mark.exhaustive
 @pytest.mark.once
 @pytest.mark.parametrize("how", ["cancel", "cut", "task"])
 def test_interrupted_at_every_iteration_of_asyncio(how: str) -> None:
