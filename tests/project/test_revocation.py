@@ -23,7 +23,8 @@ from django.utils import timezone
 
 from trichannels import revocation
 from trichannels.auth import AuthMiddlewareStack, close_session, close_user, get_user, login, logout
-from trichannels.db import database_sync_to_async
+from trichannels.bridge import Bridge
+from trichannels.db import DjangoHooks, database_sync_to_async, use_database_bridge
 from trichannels.generic.multiplexer import Multiplexer
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 from trichannels.layers import InMemoryChannelLayer
@@ -68,6 +69,14 @@ async def served(consumer: Any = Who, layers: Any = None) -> AsyncIterator[Any]:
     router = ProtocolTypeRouter({"websocket": AuthMiddlewareStack(consumer.as_asgi())}, layers=layers)
     async with router.opened():
         yield router
+
+
+@asynccontextmanager
+async def one_lane() -> AsyncIterator[None]:
+    """For the block, all queries are on one connection, which a test may have its hands on."""
+    async with Bridge(1, hooks=DjangoHooks) as bridge:
+        use_database_bridge(bridge)
+        yield
 
 
 def socket_with(app: Any, key: str) -> WebsocketCommunicator:
@@ -273,9 +282,9 @@ async def test_a_session_that_expires_ends_the_socket_then(ada: Any) -> None:
 
 async def test_to_look_again_takes_few_queries(ada: Any) -> None:
     keys = [await in_lane(make_session, ada) for _ in range(20)]
-    async with served() as app, AsyncExitStack() as stack:
+    async with one_lane(), served() as app, AsyncExitStack() as stack:
         counted = Counted()
-        await in_lane(lambda: connection.execute_wrappers.append(counted))  # the only lane
+        await in_lane(lambda: connection.execute_wrappers.append(counted))
         for key in keys * 3:
             await knows(await stack.enter_async_context(socket_with(app, key)))
         counted.queries.clear()
@@ -287,8 +296,12 @@ async def test_a_database_that_is_away_closes_nobody(ada: Any, caplog: pytest.Lo
     def broken(*args: Any) -> Any:
         raise OSError("the database is away")
 
-    key = await in_lane(make_session, ada)
-    async with served() as app, socket_with(app, key) as socket, anyio.create_task_group() as group:
+    async with (
+        one_lane(),
+        served() as app,
+        socket_with(app, await in_lane(make_session, ada)) as socket,
+        anyio.create_task_group() as group,
+    ):
         await knows(socket)
         await in_lane(lambda: connection.execute_wrappers.append(broken))
         group.start_soon(Rechecking(0.02).run)
@@ -600,9 +613,9 @@ async def test_sessions_that_expire_at_different_times_are_not_all_looked_at_eac
 
     async with served() as app, AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(socket_with(app, key)) for key in keys]
-        for n, (socket, key) in enumerate(zip(sockets, keys, strict=True)):
+        for seconds, socket, key in reversed(list(zip([1.5, *[3600] * 9], sockets, keys, strict=True))):
             await knows(socket)
-            then = timezone.now() + timezone.timedelta(seconds=0.5 if n == 0 else 3600)
+            then = timezone.now() + timezone.timedelta(seconds=seconds)
             await in_lane(lambda key=key, then=then: Session.objects.filter(session_key=key).update(expire_date=then))
         await recheck(watches().known)
         async with anyio.create_task_group() as group:
