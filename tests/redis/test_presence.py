@@ -366,8 +366,9 @@ async def test_native_cancellation_and_any_other_undo_it_as_well() -> None:
 
 
 async def test_a_burst_of_arrivals_is_told_in_few_diffs() -> None:
-    calm = replace(QUICK, ping=PATIENCE)  # both run in one loop, which is busy for longer than a ping may take else
-    async with two(lease=LONG, timeouts=calm) as (here, other):
+    # Both run in one loop, which is busy for longer than a ping or a reply may take elsewhere.
+    calm = replace(QUICK, reply=PATIENCE, ping=PATIENCE)
+    async with two(lease=LONG, timeout=PATIENCE, timeouts=calm) as (here, other):
         await other.follow("room")
         roster = Roster(await other.board.snapshot("room"))
         async with anyio.create_task_group() as crowd:
