@@ -236,7 +236,8 @@ async def a_full_named_channel(lib: Any) -> Any:
 async def a_full_channel_elsewhere(lib: Any) -> Any:
     async with two(lib, capacity=2) as (sender, receiver):
         channel = await receiver.new_channel()
-        return [await filled(sender, channel, 20), await taken(receiver, channel, 2)]
+        went = await filled(sender, channel, 20)
+        return [went, (await taken(receiver, channel, 2))[:2]]  # a late one may find room, once those are taken
 
 
 @behaviour(
