@@ -23,7 +23,6 @@ from trichannels.exceptions import (
     OutcomeUnknown,
     UnreadableMessage,
 )
-from trichannels.inbox import Mailbox
 from trichannels.layers.base import ChannelLayer, Subscription
 from trichannels.layers.broadcast import BlockingBroadcast
 from trichannels.layers.broadcast_frames import (
@@ -90,14 +89,6 @@ class TestHubLayer(LayerContract):
         for layer in self.made:
             if layer.opened:
                 await layer.echo()
-
-    async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
-        await self.settle()
-        return await super().drained(layer, channel)
-
-    async def rest_of(self, box: Mailbox) -> list[Message]:
-        await self.settle()
-        return await super().rest_of(box)
 
 
 @pytest.mark.server

@@ -19,7 +19,6 @@ from trichannels.exceptions import (
     LayerUnreachable,
     OutcomeUnknown,
 )
-from trichannels.inbox import Mailbox
 from trichannels.layers.base import ChannelLayer, Subscription
 from trichannels.layers.broadcast import BlockingBroadcast
 from trichannels.layers.broadcast_frames import LONGEST_HEAD, TO_GROUP, write_frame
@@ -103,14 +102,6 @@ class OnARealServer(ContractBase):
         for layer in self.made:
             if layer.opened:
                 await layer.echo()
-
-    async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
-        await self.settle()
-        return await super().drained(layer, channel)
-
-    async def rest_of(self, box: Mailbox) -> list[Message]:
-        await self.settle()
-        return await super().rest_of(box)
 
 
 class TestPostgresLayer(OnARealServer, LayerContract):

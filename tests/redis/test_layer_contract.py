@@ -2,10 +2,8 @@
 
 import pytest
 
-from trichannels.inbox import Mailbox
 from trichannels.layers.base import ChannelLayer
 from trichannels.layers.redis.layer import RedisChannelLayer
-from trichannels.layers.serializers import Message
 from trichannels.testing.contract.base import ContractBase
 from trichannels.testing.layers import LayerContract
 
@@ -45,14 +43,6 @@ class OnARealServer(ContractBase):
                     await server.subscribe(["barrier"])
                     server.unsubscribe(["barrier"])
                 await layer.hub.drain()
-
-    async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
-        await self.settle()
-        return await super().drained(layer, channel)
-
-    async def rest_of(self, box: Mailbox) -> list[Message]:
-        await self.settle()
-        return await super().rest_of(box)
 
 
 class TestRedisLayer(OnARealServer, LayerContract):

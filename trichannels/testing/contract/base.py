@@ -106,7 +106,8 @@ class ContractBase:
             return await layer.receive(channel)
 
     async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
-        """Return all that comes until the channel stays quiet."""
+        """Return all that has been sent, and whatever else comes until the channel stays quiet."""
+        await self.settle()
         messages = []
         while True:
             with anyio.move_on_after(self.quiet):
@@ -122,7 +123,8 @@ class ContractBase:
         return dict(item.open())
 
     async def rest_of(self, box: Mailbox) -> list[Message]:
-        """Return all that comes into a mailbox until it stays quiet."""
+        """Return all that has been sent to a mailbox, and whatever else comes until it stays quiet."""
+        await self.settle()
         messages = []
         while True:
             with anyio.move_on_after(self.quiet):
