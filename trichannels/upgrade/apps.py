@@ -13,7 +13,7 @@ from libcst.helpers import get_full_name_for_node
 
 from .elsewhere import OURS, STATICFILES, THEIRS, has_app, is_apps, module_file
 from .rows import Whole
-from .rule import last_name
+from .rule import last_name, text_of, within
 
 Outside: TypeAlias = frozenset[bool | None]  # do other files bring one; None where that cannot be seen
 CHANNELS = ("channels", "channels.apps.ChannelsConfig")
@@ -157,12 +157,4 @@ def keeper(lists: Sequence[Whole]) -> Whole:
 
 def names_of(whole: Whole) -> set[str]:
     """Return the strings in a list."""
-    strings = (one.value for one in whole.elements if isinstance(one.value, cst.SimpleString))
-    return {value for one in strings if isinstance(value := one.evaluated_value, str)}
-
-
-def within(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """Yield a node, and all that is in it."""
-    yield node
-    for child in node.children:
-        yield from within(child)
+    return {text_of(one.value) for one in whole.elements} - {""}

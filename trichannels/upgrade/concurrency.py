@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import libcst as cst
 
-from .rule import Rule, comments, last_name
+from .rule import Rule, comments, has_self, last_name
 
 ENSURE_FUTURE = "asyncio.ensure_future"
 CREATE_TASK = {"asyncio.create_task", ENSURE_FUTURE}
@@ -105,7 +105,7 @@ class Concurrency(Rule):
         """Return what the method calls its consumer, if that has a nursery by then, and is called so here."""
         number = self._in_consumer()
         method = None if number is None or number + 1 >= len(self.around) else self.around[number + 1]
-        if not isinstance(method, cst.FunctionDef) or not method.params.params or not has_nursery(method):
+        if not isinstance(method, cst.FunctionDef) or not has_nursery(method):
             return None
         first = method.params.params[0]
         is_it = self.places(here, first.name.value) == [first]  # a function, or class, inside may have its own
@@ -187,8 +187,7 @@ class Concurrency(Rule):
 def has_nursery(method: cst.FunctionDef) -> bool:
     """Say whether a consumer has its nursery while a method of it runs: not before its run, nor at its end."""
     name = method.name.value
-    decorators = {last_name(decorator.decorator) for decorator in method.decorators}
-    return not (name.startswith("__") or name in NO_NURSERY or decorators & {"staticmethod", "classmethod"})
+    return has_self(method) and not name.startswith("__") and name not in NO_NURSERY
 
 
 def start_soon(consumer: str, call: cst.Call, begun: cst.Call) -> cst.Call:

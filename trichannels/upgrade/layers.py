@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeAlias
 import libcst as cst
 from libcst.metadata import QualifiedNameProvider
 
-from .rule import CONSUMERS, Origins, last_name
+from .rule import CONSUMERS, Origins, has_self, last_name
 
 TO_SYNC = {"asgiref.sync.async_to_sync", "trichannels.bridge.async_to_sync"}
 GROUPS = {"group_send", "group_add", "group_discard"}  # names that hardly anything else has
@@ -120,8 +120,7 @@ class Layers(Origins, cst.CSTVisitor):
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
         owner = self.around[-1] if self.around else None
-        decorators = {last_name(decorator.decorator) for decorator in node.decorators}
-        if isinstance(owner, cst.ClassDef) and node.params.params and not decorators & {"classmethod", "staticmethod"}:
+        if isinstance(owner, cst.ClassDef) and has_self(node):
             self.selves[node.params.params[0]] = owner
         self.around.append(node)
 

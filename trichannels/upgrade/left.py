@@ -8,7 +8,7 @@ from libcst.helpers import get_full_name_for_node
 from .layers import ADVICE, Layers
 from .names import BUILT_ON_CHANNELS, MANAGER, NO_COUNTERPART, OTHER_ARGUMENTS, longest
 from .report import Left
-from .rule import Look, last_name
+from .rule import Look, last_name, text_of
 
 ASYNCIO: Mapping[str, str] = {
     "asyncio": "works on asyncio only: on trio use what anyio has for it, or serve on asyncio",
@@ -141,7 +141,7 @@ class LeftInPython(Look):
         if not isinstance(mapping, cst.Dict) or self.name.startswith("test") or self.functions:
             return
         keys = [one.key for one in mapping.elements if isinstance(one, cst.DictElement)]
-        names = {key.evaluated_value for key in keys if isinstance(key, cst.SimpleString)}
+        names = set(map(text_of, keys))
         if "websocket" in names and "http" not in names and len(keys) == len(mapping.elements):
             advice = 'add "http": get_asgi_application() of trichannels.django.http, which nothing adds by itself here'
             self.add(node, "ProtocolTypeRouter without http", advice)
@@ -179,8 +179,8 @@ class LeftInPython(Look):
     def _scope(self, node: cst.CSTNode, owner: cst.BaseExpression, key: cst.BaseExpression) -> None:
         """Look at ``scope[key]``, or ``scope.get(key)``."""
         in_task = bool(self.classes) and self.classes[-1][0] and bool(self.functions) and self.functions[-1]
-        name = key.evaluated_value if isinstance(key, cst.SimpleString) else None
-        if in_task and last_name(owner) == "scope" and isinstance(name, str) and name in LAZY:
+        name = text_of(key)
+        if in_task and last_name(owner) == "scope" and name in LAZY:
             cure, advice = LAZY[name]
             self.waiting.append((cure, Left(self.line(node), f'scope["{name}"] in async code', advice)))
 

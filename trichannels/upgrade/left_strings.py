@@ -6,16 +6,15 @@ from collections.abc import Iterator
 import libcst as cst
 from libcst.metadata import PositionProvider
 
-from .apps import within
 from .elsewhere import OURS, STATICFILES, THEIRS, is_apps
 from .names import MODULES, NO_COUNTERPART, longest
 from .report import Left
-from .rule import Look, last_name
+from .requirements import BY_HAND
+from .rule import Look, last_name, text_of, within
 
 ORDERED = f"put {OURS!r} before {STATICFILES!r}, which has a `runserver` as well"
 ONCE = f"it is {OURS!r} now, once in all lists: {ORDERED}"
 APP = f"the app is {OURS!r} now"
-REQUIRED = "write trichannels[django,redis,serve], without redis if it is not used"
 REQUIREMENT = re.compile(r"(channels|channels[-_]redis|daphne)\s*(\[[\w, -]*\])?\s*([<>=!~;].*)?")
 PATH = re.compile(
     r"(channels\.(apps|asgi|auth|binding|consumer|db|exceptions|generic|handler|http|layers|log|management|message|middleware"
@@ -46,7 +45,7 @@ class LeftInStrings(Look):
             return
         self._path(node, value)
         if self.name == "setup.py" and REQUIREMENT.fullmatch(value):
-            self.add(node, f"{value!r}", REQUIRED)
+            self.add(node, f"{value!r}", BY_HAND)
 
     def visit_ConcatenatedString(self, node: cst.ConcatenatedString) -> bool:
         value = node.evaluated_value
@@ -65,7 +64,7 @@ class LeftInStrings(Look):
             self.add(node, f"{value!r}", advice_for(value))
 
     def visit_DictElement(self, node: cst.DictElement) -> None:
-        key, path = text_of(node.key), text_of(node.value)
+        key, path = joined(node.key), joined(node.value)
         if is_apps(key):
             self._lists(node.value)
         if key == "BACKEND" and path.endswith("ChannelLayer") and not path.startswith("trichannels."):
@@ -97,16 +96,16 @@ class LeftInStrings(Look):
 
     def _strings(self, value: cst.CSTNode) -> None:
         for node in within(value):
-            if isinstance(node, cst.SimpleString) and (text := text_of(node)) in THEIRS and node not in self.seen:
+            if (text := text_of(node)) in THEIRS and node not in self.seen:
                 self.seen.add(node)
                 self.add(node, f"{text!r} in a list of apps", ONCE)
 
     def visit_Call(self, node: cst.Call) -> None:
-        name, strings = last_name(node.func), [text_of(arg.value) for arg in node.args]
+        name, strings = last_name(node.func), [joined(arg.value) for arg in node.args]
         owner = last_name(node.func.value) if isinstance(node.func, cst.Attribute) else ""
         if is_apps(owner) and name in MUTATED:
             self.seen.update(arg.value for arg in node.args)
-            if {*strings} & {*THEIRS} or any(one in THEIRS for one in map(text_of, within(node))):
+            if {*strings} & {*THEIRS} or any(one in THEIRS for one in map(joined, within(node))):
                 self.add(node, f"{owner}.{name}", ONCE)
             if name == "extend" and node.args:
                 self._lists(node.args[0].value, behind=True)
@@ -119,14 +118,14 @@ class LeftInStrings(Look):
     def visit_Comparison(self, node: cst.Comparison) -> None:
         sides = [node.left, *(one.comparator for one in node.comparisons)]
         for side in sides:
-            if text_of(side) in THEIRS and any(is_apps(last_name(other)) for other in sides):
+            if joined(side) in THEIRS and any(is_apps(last_name(other)) for other in sides):
                 self.seen.add(side)
-                self.add(node, f"{text_of(side)!r} in a list of apps", APP)
+                self.add(node, f"{joined(side)!r} in a list of apps", APP)
 
     def visit_Element(self, node: cst.Element) -> None:
-        if text_of(node.value) in (OURS, STATICFILES):
+        if joined(node.value) in (OURS, STATICFILES):
             start = self.get_metadata(PositionProvider, node).start
-            self.apps.setdefault(text_of(node.value), (start.line, start.column))
+            self.apps.setdefault(joined(node.value), (start.line, start.column))
 
     def leave_Module(self, original_node: cst.Module) -> None:
         statics, ours = self.apps.get(STATICFILES), self.apps.get(OURS)
@@ -143,7 +142,7 @@ def ours_behind(value: cst.BaseExpression, behind: bool) -> Iterator[cst.CSTNode
     if isinstance(value, cst.List | cst.Tuple):
         for element in value.elements:
             behind = behind or isinstance(element, cst.StarredElement)
-            if behind and text_of(element.value) == OURS:
+            if behind and joined(element.value) == OURS:
                 yield element
 
 
@@ -157,7 +156,7 @@ def advice_for(path: str) -> str:
     return APP if path.startswith(("channels.apps", "daphne.apps")) else longest(NO_COUNTERPART, path) or APP
 
 
-def text_of(node: cst.CSTNode | None) -> str:
-    """Return what a string says; "" for anything else."""
-    value = node.evaluated_value if isinstance(node, cst.SimpleString | cst.ConcatenatedString) else None
-    return value if isinstance(value, str) else ""
+def joined(node: cst.CSTNode | None) -> str:
+    """Return what a string says, in one piece or in several that stand beside each other; "" for anything else."""
+    value = node.evaluated_value if isinstance(node, cst.ConcatenatedString) else None
+    return value if isinstance(value, str) else text_of(node) if node is not None else ""

@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import libcst as cst
 
+from .rule import text_of
+
 Whole: TypeAlias = cst.List | cst.Tuple
 EMPTY = cst.SimpleWhitespace("")
 
@@ -27,11 +29,9 @@ class Row:
         return [*(line for line in self.above if line.comment is not None), *behind]
 
     @property
-    def text(self) -> str | None:
-        """What it says, if it is a string."""
-        value = self.element.value
-        found = value.evaluated_value if isinstance(value, cst.SimpleString) else None
-        return found if isinstance(found, str) else None
+    def text(self) -> str:
+        """What it says, if it is a string; else ""."""
+        return text_of(self.element.value)
 
     def says(self, text: str) -> "Row":
         """Return it with another string, in the quotes of its own."""

@@ -1,6 +1,6 @@
 """What every rule for Python files knows: where a name comes from, and which classes are consumers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -100,9 +100,25 @@ def last_name(node: cst.CSTNode) -> str:
     return node.value if isinstance(node, cst.Name) else ""
 
 
+def text_of(node: cst.CSTNode) -> str:
+    """Return what a string in one piece says; "" for anything else."""
+    value = node.evaluated_value if isinstance(node, cst.SimpleString) else None
+    return value if isinstance(value, str) else ""
+
+
+def within(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """Yield a node, and all that is in it."""
+    yield node
+    for child in node.children:
+        yield from within(child)
+
+
 def comments(node: cst.CSTNode) -> list[cst.Comment]:
     """Return the comments within a node, in their order."""
-    found = [node] if isinstance(node, cst.Comment) else []
-    for child in node.children:
-        found += comments(child)
-    return found
+    return [one for one in within(node) if isinstance(one, cst.Comment)]
+
+
+def has_self(method: cst.FunctionDef) -> bool:
+    """Say whether a function of a class gets its instance."""
+    decorators = {last_name(decorator.decorator) for decorator in method.decorators}
+    return bool(method.params.params) and not decorators & {"staticmethod", "classmethod"}

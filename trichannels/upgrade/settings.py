@@ -6,7 +6,7 @@ from ..layers.configured import RENAMED
 from .apps import CHANNELS, AppLists
 from .elsewhere import OURS, STATICFILES, THEIRS
 from .rows import Row, Whole, rows_of, taken_out, with_rows
-from .rule import Rule
+from .rule import Rule, text_of
 
 
 def moved(rows: list[Row]) -> list[Row]:
@@ -31,8 +31,8 @@ class Settings(Rule):
         self.plan = apps.plan()
 
     def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
-        value = original_node.evaluated_value
-        if not isinstance(value, str) or value not in RENAMED:
+        value = text_of(original_node)
+        if value not in RENAMED:
             return updated_node
         return updated_node.with_changes(value=original_node.value.replace(value, RENAMED[value]))
 
