@@ -83,7 +83,8 @@ class Watch:
     def _follow(self) -> None:
         """The session was saved, perhaps under another key."""
         self.unsaved = False
-        self.watches.rekey(self, self.held.store.session_key)
+        if self.held.store.session_key != self.session_key:
+            self.watches.rekey(self, self.held.store.session_key)
 
     def as_asked(self) -> Asked:
         """Return what is to be judged. What is not saved yet is nowhere but here."""

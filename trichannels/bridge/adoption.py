@@ -95,25 +95,48 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
             _TASKS.reset(token)
 
 
+def put_before(kind: Any, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """From now on, let ``around(theirs)`` be what a call of asgiref's ``kind`` does; once, however often asked."""
+    theirs = kind.__call__
+    if not getattr(theirs, "is_ours", False):
+        ours = wraps(theirs)(around(theirs))
+        ours.is_ours = True  # type: ignore[attr-defined]
+        kind.__call__ = ours
+
+
 def adopt_lanes() -> None:
     """From now on, what asgiref's ``async_to_sync`` is given in any lane runs on the island of the lane's loop.
 
     Else it makes a loop, and a thread, for each call, which no cancellation reaches.
     """
-    theirs: Any = AsyncToSync.__call__
-    if getattr(theirs, "on_island", False):
-        return
 
-    @wraps(theirs)
-    def blocking(self: Any, *args: Any, **kwargs: Any) -> Any:
-        there_already = any(hasattr(getattr(SyncToAsync, "threadlocal", None), name) for name in MARKS)
-        if there_already or not in_lane() or on_loop():
-            return theirs(self, *args, **kwargs)
-        with adopted(call(current_island)):
-            return theirs(self, *args, **kwargs)
+    def on_island(theirs: Callable[..., Any]) -> Callable[..., Any]:
+        def blocking(self: Any, *args: Any, **kwargs: Any) -> Any:
+            there_already = hasattr(getattr(SyncToAsync, "threadlocal", None), MARKS[0])
+            if there_already or not in_lane() or on_loop():
+                return theirs(self, *args, **kwargs)
+            with adopted(call(current_island)):
+                return theirs(self, *args, **kwargs)
 
-    blocking.on_island = True  # type: ignore[attr-defined]
-    AsyncToSync.__call__ = blocking  # type: ignore[method-assign]
+        return blocking
+
+    put_before(AsyncToSync, on_island)
+
+
+def adopt_trio(run: Callable[..., Awaitable[Any]]) -> None:
+    """From now on, let asgiref's ``sync_to_async`` work in tasks of trio: by ``run(func, *args, **kwargs)``.
+
+    So do Django's own async methods, which are made of it. On asyncio it is asgiref's as ever.
+    """
+
+    def on_trio(theirs: Callable[..., Any]) -> Callable[..., Any]:
+        async def awaited(self: Any, *args: Any, **kwargs: Any) -> Any:
+            in_task = trio.lowlevel.in_trio_task()
+            return await (run(self.func, *args, **kwargs) if in_task else theirs(self, *args, **kwargs))
+
+        return awaited
+
+    put_before(SyncToAsync, on_trio)
 
 
 class LaneExecutor(Executor):
@@ -173,25 +196,6 @@ def in_lanes(executor: LaneExecutor) -> Iterator[None]:
         yield
     finally:
         executors.current = None
-
-
-def adopt_trio(run: Callable[..., Awaitable[Any]]) -> None:
-    """From now on, let asgiref's ``sync_to_async`` work in tasks of trio: by ``run(func, *args, **kwargs)``.
-
-    So do Django's own async methods, which are made of it. On asyncio it is asgiref's as ever.
-    """
-    theirs: Any = SyncToAsync.__call__
-    if getattr(theirs, "runs_on_trio", False):
-        return
-
-    @wraps(theirs)
-    async def awaited(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if trio.lowlevel.in_trio_task():
-            return await run(self.func, *args, **kwargs)
-        return await theirs(self, *args, **kwargs)
-
-    awaited.runs_on_trio = True  # type: ignore[attr-defined]
-    SyncToAsync.__call__ = awaited  # type: ignore[method-assign]
 
 
 def changed_since(before: Context) -> dict[ContextVar[Any], Any]:
