@@ -145,7 +145,11 @@ async def a_group_for_another_on_pubsub(lib: Any) -> Any:
 
 @behaviour("#usage", "`channels_redis.pubsub` keeps the order of a sender to a group", same=list(range(50)))
 async def the_order_of_a_sender(lib: Any) -> Any:
-    async with two(lib, "pubsub") as (sender, receiver):
+    return await _order_of_fifty(lib, "pubsub")
+
+
+async def _order_of_fifty(lib: Any, *wire: str) -> Any:
+    async with two(lib, *wire) as (sender, receiver):
         channel = await receiver.new_channel()
         await receiver.group_add("all", channel)
         for number in range(50):
@@ -159,12 +163,7 @@ async def the_order_of_a_sender(lib: Any) -> Any:
     same=list(range(50)),
 )
 async def the_order_of_a_sender_on_core(lib: Any) -> Any:
-    async with two(lib) as (sender, receiver):
-        channel = await receiver.new_channel()
-        await receiver.group_add("all", channel)
-        for number in range(50):
-            await sender.group_send("all", {"type": "x", "n": number})
-        return [(await receiver.receive(channel))["n"] for _ in range(50)]
+    return await _order_of_fifty(lib)
 
 
 @behaviour(

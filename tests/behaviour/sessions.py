@@ -318,6 +318,15 @@ async def a_socket_does_not_save(lib: Any) -> Any:
     return found
 
 
+async def _saved_by(lib: Any, consumer: Any) -> Any:
+    """Let a consumer hear something, and return its session as it is saved then."""
+    key = await made(seed=7)
+    async with lib.socket(lib.SessionMiddlewareStack(consumer.as_asgi()), headers=cookie(key)) as client:
+        await client.send_to("go")
+        await client.receive_from(3)
+    return await saved(key)
+
+
 @behaviour("#session-persistence", "Async code saves it by `database_sync_to_async(session.save)()`", same={"seed": 8})
 async def async_code_saves(lib: Any) -> Any:
     class Consumer(lib.AsyncWebsocketConsumer):
@@ -331,11 +340,7 @@ async def async_code_saves(lib: Any) -> Any:
             await lib.database_sync_to_async(session.save)()
             await self.send("done")
 
-    key = await made(seed=7)
-    async with lib.socket(lib.SessionMiddlewareStack(Consumer.as_asgi()), headers=cookie(key)) as client:
-        await client.send_to("go")
-        await client.receive_from(3)
-    return await saved(key)
+    return await _saved_by(lib, Consumer)
 
 
 @behaviour(
@@ -350,11 +355,7 @@ async def async_code_saves_by_asave(lib: Any) -> Any:
             await self.scope["session"].asave()
             await self.send("done")
 
-    key = await made(seed=7)
-    async with lib.socket(lib.SessionMiddlewareStack(Consumer.as_asgi()), headers=cookie(key)) as client:
-        await client.send_to("go")
-        await client.receive_from(3)
-    return await saved(key)
+    return await _saved_by(lib, Consumer)
 
 
 @behaviour(

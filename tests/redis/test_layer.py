@@ -64,14 +64,19 @@ async def test_one_publish_a_send_and_one_subscription_a_group() -> None:
 
 async def test_of_a_loss_is_told_and_of_closing_is_not() -> None:
     told: list[str] = []
+    is_back = anyio.Event()
+
+    def back() -> None:
+        told.append("back")
+        is_back.set()
+
     with RedisProcess() as server:
-        options = {"on_disconnect": lambda: told.append("lost"), "on_reconnect": lambda: told.append("back")}
+        options = {"on_disconnect": lambda: told.append("lost"), "on_reconnect": back}
         async with opened(url=server.url, timeouts=QUICK, **options) as layer:
             await layer.group_add("group", layer.attach(mailbox()))
             server.admin("CLIENT", "KILL", "TYPE", "pubsub")
             with anyio.fail_after(20):
-                while "back" not in told:
-                    await anyio.sleep(0.01)
+                await is_back.wait()
         assert told[0] == "lost"
         assert told.count("lost") == told.count("back")
 
