@@ -117,7 +117,6 @@ def test_the_sdist_is_what_is_kept_here(built: Built) -> None:
     assert not {name for name in packed if "_build/" in name or name.endswith((".pyc", ".sqlite3"))}
 
 
-@pytest.mark.trio_only
 @pytest.mark.server
 def test_in_an_empty_environment_it_runs_the_demo(built: Built, tmp_path: Path) -> None:
     """With what its metadata asks for and nothing else, on each Python that the suite runs on."""
