@@ -106,14 +106,27 @@ class ContractBase:
             return await layer.receive(channel)
 
     async def drained(self, layer: ChannelLayer, channel: str) -> list[Message]:
-        """Return all that has been sent, and whatever else comes until the channel stays quiet."""
-        await self.settle()
-        messages = []
-        while True:
-            with anyio.move_on_after(self.quiet):
+        """Return all that has been sent, and whatever else comes until the channel stays quiet.
+
+        A machine that stands still for longer than ``quiet`` does not make it so: the reader has its turn first.
+        """
+        messages: list[Message] = []
+
+        async def read() -> None:
+            while True:
                 messages.append(await layer.receive(channel))
-                continue
-            return messages
+
+        await self.settle()
+        async with anyio.create_task_group() as reading:
+            reading.start_soon(read)
+            seen = -1
+            while seen != len(messages):
+                await anyio.wait_all_tasks_blocked()
+                seen = len(messages)
+                await anyio.sleep(self.quiet)
+                await anyio.wait_all_tasks_blocked()
+            reading.cancel_scope.cancel()
+        return messages
 
     async def opened_from(self, box: Mailbox) -> Message:
         """Return the next message of a mailbox."""
