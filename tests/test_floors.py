@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent / "trichannels"
 
 # What stands on which floor: a module, or a package with all that is in it. The longest name that fits counts.
 FLOORS = {
-    1: ("exceptions", "metrics", "seam"),
+    1: ("backoff", "exceptions", "seam"),
     2: (
         "bridge",
         "events",

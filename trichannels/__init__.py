@@ -3,7 +3,7 @@
 The package is laid out in floors; a file imports only from the floors below its own
 (``tests/test_floors.py`` guards it):
 
-1. ``exceptions``, ``seam``
+1. ``backoff``, ``exceptions``, ``seam``
 2. ``bridge``, ``events``, ``inbox``, ``nursery``, ``layers.base``, ``layers.serializers``
 3. ``protocol``, ``routing``, ``middleware``, ``worker``, ``security.websocket``, ``db``, ``sessions``, ``auth``
 4. ``instance``, ``layers.memory``, ``layers.broadcast``, ``layers.redis``

@@ -1,13 +1,13 @@
 """The ends of a ``BroadcastLayer``'s wire: opened again when they are lost, and used by one caller after the other."""
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 import anyio
 
+from ..backoff import Backoff
 from ..exceptions import LayerClosed, LayerRefused, LayerUnreachable, OutcomeUnknown
 from ..inbox import Ledger
 from ..nursery import collapsed
@@ -20,7 +20,7 @@ Transmit: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[bytes]]
 """Waits for the next frame."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between two attempts to open an end; the first doubles
+PAUSE = (0.05, 2.0)  # seconds between two attempts to open an end: at most, first and last
 
 
 class Wire(Protocol):
@@ -50,7 +50,7 @@ class Ends:
         self, open_end: Callable[[], AbstractAsyncContextManager[T]], use: Callable[[T], Awaitable[object]]
     ) -> NoReturn:
         """Open one end after the other, for ever, and call ``use(end)`` in its block, which ends when that is lost."""
-        failures = 0
+        backoff = Backoff(*PAUSE)
         while True:
             opened = None
             try:
@@ -60,10 +60,9 @@ class Ends:
             except Exception as error:  # noqa: BLE001 - a task that has ended would leave the process deaf, or dumb
                 self._note(error, lost=opened is not None)
             # One that is lost as soon as it is open must not be opened again and again without a pause.
-            lasted = opened is not None and anyio.current_time() - opened > LONGEST_PAUSE
-            failures = 0 if lasted else min(failures + 1, 10)
-            # Not all processes at once.
-            await anyio.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)))  # noqa: S311
+            if opened is not None and anyio.current_time() - opened > PAUSE[1]:
+                backoff.reset()
+            await anyio.sleep(backoff.next())
 
     def _note(self, error: Exception, *, lost: bool) -> None:
         said = error.problem if isinstance(error, LayerUnreachable) else str(error)

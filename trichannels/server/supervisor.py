@@ -1,12 +1,12 @@
 """Several workers on the same sockets: started, replaced when they die, ended together."""
 
 import logging
-import random
 import socket
 from collections.abc import Sequence
 
 import trio
 
+from ..backoff import Backoff
 from ..exceptions import StartupFailed
 from .child import Child, Command
 from .parent import Parent
@@ -15,15 +15,7 @@ LOG = logging.getLogger("trichannels.server.supervisor")
 
 HEALTHY = 5.0  # seconds of serving after which a death says nothing about the start
 ATTEMPTS = 5  # deaths in a row, each before it was healthy, until we give up
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds
-
-
-def pause_after(failures: int) -> float:
-    """Return how long to wait before the next start: full jitter, so that many hosts do not start in step.
-
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures))  # noqa: S311 - jitter, not a secret
+PAUSE = (0.5, 10.0)  # seconds before the next start: at most, first and last
 
 
 class Supervisor(Parent):
@@ -40,13 +32,16 @@ class Supervisor(Parent):
 
     async def _keep(self, nursery: trio.Nursery) -> None:
         """Keep one worker: start it, and another whenever it dies."""
-        failures = 0
+        failures, backoff = 0, Backoff(*PAUSE)
         while not self._stopping.is_set():
             async with self._open_child() as child:
                 await self._attend(child, nursery)
-            failures = 0 if child.served >= HEALTHY else failures + 1
+            failures += 1
+            if child.served >= HEALTHY:
+                failures = 0
+                backoff.reset()
             if not self._stopping.is_set():
-                await self._after(child, failures)
+                await self._after(child, failures, backoff)
 
     async def _attend(self, child: Child, nursery: trio.Nursery) -> None:
         """Stay with a worker to its end; the first that serves brings the others."""
@@ -62,14 +57,14 @@ class Supervisor(Parent):
             for _ in range(self._count - 1):
                 nursery.start_soon(self._keep, nursery)
 
-    async def _after(self, child: Child, failures: int) -> None:
+    async def _after(self, child: Child, failures: int, backoff: Backoff) -> None:
         """Give up, or wait a while before another worker takes this one's place."""
         if child.failure is not None and not self._proven.is_set():
             self._give_up(child.failure)
         elif failures >= ATTEMPTS:
             self._give_up(child.failure or StartupFailed(f"{failures} workers in a row died early, {child.end}"))
         else:
-            seconds = pause_after(failures)
+            seconds = backoff.next()
             LOG.error("worker %d is gone (%s): another one starts in %.1f s", child.pid, child.end, seconds)
             with trio.move_on_after(seconds):
                 await self._stopping.wait()

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from ...backoff import Backoff
 from ...exceptions import (
     InvalidChannelLayerError,
     LayerRefused,
@@ -189,7 +190,7 @@ class ClusterServer(RedisServer):
     async def _submit(self, slot: int, data: bytes, timeout: float | None) -> Any:
         """Send a command to whoever has its slot, and follow it where it goes; an error may be what is returned."""
         limit = self._limit(timeout)
-        deadline, pause = anyio.current_time() + limit, PAUSE[0]
+        deadline, backoff = anyio.current_time() + limit, Backoff(*PAUSE)
         asked: Node | None = None  # where an ASK leads, this once
         failure: LayerUnreachable | None = None
         while (left := deadline - anyio.current_time()) > limit * TOO_LATE:
@@ -203,15 +204,14 @@ class ClusterServer(RedisServer):
             except LayerUnreachable as error:
                 failure = error
                 self.look_soon()
-                await self._seen(min(pause, left))
+                await self._seen(min(backoff.limit, left))
                 continue
             answer = answers[-1]
             if not isinstance(answer, Exception) or not _again(str(answer)):
                 return answer
             found = redirection(str(answer))
             if found is None:  # the slot is on its way, or the cluster counts its votes
-                await anyio.sleep(min(random.uniform(0, pause), left))  # noqa: S311 - full jitter
-                pause = min(2 * pause, PAUSE[1])
+                await anyio.sleep(min(backoff.next(), left))
             elif found.kind == "ASK":
                 asked = self._node_at(self._place(found.place, node))
             else:

@@ -5,7 +5,6 @@ deliveries, so that order is kept whoever found it.
 """
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import anyio
 
+from ...backoff import Backoff
 from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable
 from ...inbox import Envelope
 from ..history import History, Position
@@ -24,7 +24,7 @@ from .waiter import Waiter
 
 log = logging.getLogger("trichannels.layers.redis")
 
-RETRY = 1.0  # seconds, at the most, between two attempts to close a gap while the server does not answer
+RETRY = (0.01, 1.0)  # seconds between two attempts to close a gap while the server is away: at most, first and last
 SENDERS = 100  # processes whose newest event is remembered, for each group
 READS = 3  # of a history that grows faster than it is read, for one newcomer
 
@@ -177,14 +177,13 @@ class GroupFeed:
 
     async def heal(self) -> None:
         """Close the gap that was found. A task of the layer runs it; while the server is away, it tries on."""
-        pause = 0.01
+        backoff = Backoff(*RETRY)
         while not self.over:
             try:
                 await self._close_gap()
             except (LayerUnreachable, LayerRefused) as error:
                 log.warning("the history of %s cannot be read, which is tried again: %s", self.group, error)
-                await anyio.sleep(random.uniform(0, pause))  # noqa: S311 - full jitter
-                pause = min(2 * pause, RETRY)
+                await anyio.sleep(backoff.next())
             else:
                 return
 

@@ -1,12 +1,12 @@
 """A connection that is made anew whenever it breaks: what commands and subscriptions have in common."""
 
 import logging
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 import anyio
 
+from ...backoff import Backoff
 from ...exceptions import LayerRefused, LayerUnreachable, TrichannelsError
 from ...seam import open_wake
 from .address import Endpoint
@@ -21,12 +21,11 @@ CLOSED = "the layer has been closed"
 Resolve = Callable[[], Awaitable[Endpoint]]
 
 
-class Backoff:
-    """The pauses between attempts to connect: random up to a limit, which doubles until something has lasted."""
+class Attempts:
+    """The pauses between attempts to connect, which grow until a connection has lasted."""
 
     def __init__(self, timeouts: Timeouts) -> None:
-        self._first, self._most = timeouts.backoff_first, timeouts.backoff_most
-        self._limit = self._first
+        self._backoff, self._lasting = Backoff(timeouts.backoff_first, timeouts.backoff_most), timeouts.backoff_most
         self._began = anyio.current_time()
 
     def begin(self) -> None:
@@ -35,10 +34,9 @@ class Backoff:
 
     async def pause(self, connected: bool) -> None:
         """Wait before the next attempt. A connection that broke at once counts as one that was not made."""
-        if connected and anyio.current_time() >= self._began + self._most:
-            self._limit = self._first
-        await anyio.sleep(random.uniform(0, self._limit))  # noqa: S311 - full jitter
-        self._limit = min(2 * self._limit, self._most)
+        if connected and anyio.current_time() >= self._began + self._lasting:
+            self._backoff.reset()
+        await anyio.sleep(self._backoff.next())
 
 
 class Lasting(ABC):
@@ -54,19 +52,19 @@ class Lasting(ABC):
     async def run(self) -> None:
         """Connect, serve, and begin anew, for ever. Cancelled, it tells all who wait that it is over."""
         try:
-            backoff = Backoff(self._timeouts)
+            attempts = Attempts(self._timeouts)
             while True:
                 began = self.generation
-                await self._attempt(backoff)
+                await self._attempt(attempts)
                 self._report()
-                await backoff.pause(self.generation != began)
+                await attempts.pause(self.generation != began)
         finally:
             self.problem = CLOSED
             self._deny(LayerUnreachable(self.label, CLOSED))
 
-    async def _attempt(self, backoff: Backoff) -> None:
+    async def _attempt(self, attempts: Attempts) -> None:
         try:
-            await self._once(backoff)
+            await self._once(attempts)
         except LayerRefused as error:
             self.problem = error.answer
             if hopeless(error):
@@ -80,8 +78,8 @@ class Lasting(ABC):
             self.connection.fail(problem)
 
     @abstractmethod
-    async def _once(self, backoff: Backoff) -> None:
-        """Connect, say so by ``backoff.begin()``, and serve until the connection ends; ``problem`` then says why."""
+    async def _once(self, attempts: Attempts) -> None:
+        """Connect, say so by ``attempts.begin()``, and serve until the connection ends; ``problem`` then says why."""
 
     @abstractmethod
     def _report(self) -> None:

@@ -13,7 +13,7 @@ import anyio
 from ...exceptions import LayerUnreachable, OutcomeUnknown, TrichannelsError
 from ...seam import open_wake
 from .connection import open_connection, over
-from .lasting import Backoff, Lasting, Resolve, watched
+from .lasting import Attempts, Lasting, Resolve, watched
 from .outbox import Outbox, Pending, Stage
 from .server import Bounds, Timeouts
 
@@ -41,7 +41,7 @@ class Link(Lasting):
             self._told = self.problem
             log.warning("%s: %s; trying again until it is there", self.label, self.problem)
 
-    async def _once(self, backoff: Backoff) -> None:
+    async def _once(self, attempts: Attempts) -> None:
         endpoint = await self._resolve()
         async with open_connection(
             endpoint, timeout=self._timeouts.connect, outbox=self.outbox, reply_bytes=self._bounds.reply_bytes
@@ -51,7 +51,7 @@ class Link(Lasting):
             if self._told:
                 self._told = ""
                 log.warning("%s: connected again", self.label)
-            backoff.begin()
+            attempts.begin()
             try:
                 await watched(connection, self._timeouts)
             finally:

@@ -19,6 +19,7 @@ from math import inf
 import anyio
 from anyio import CancelScope
 
+from ...backoff import Backoff
 from ...exceptions import LayerClosed, LayerRefused, LayerUnreachable
 from ...nursery import collapsed
 from ..queues import DeadLetter, Job, QueueStatistics
@@ -39,7 +40,7 @@ PUT, FETCH, DONE, AGAIN, RELEASE, BURY, RENEW, DEAD, DEPTH = (
 CLAIM = 30.0  # seconds without renewal after which a worker is taken for dead
 POLL = 1.0  # seconds; how late a retry, a reclaim or a short delay may be noticed, where nothing else wakes the worker
 DEAD_LETTERS = 10_000  # kept of each queue; beyond, the oldest are forgotten
-BACKOFF = (0.1, 5.0)  # seconds between attempts while the server is away: the first, the most
+BACKOFF = (0.1, 5.0)  # seconds between attempts while the server is away: at most, first and last
 RELEASE_TIME = 2.0  # seconds in which a worker that ends gives back what it has, whatever is cancelled around it
 BATCH = 100  # dead letters that one script moves
 
@@ -113,7 +114,7 @@ class RedisQueue:
 
     async def fetch(self, most: int) -> list[Job]:
         """Wait for jobs; see :meth:`JobQueue.fetch`."""
-        pause = BACKOFF[0]
+        backoff = Backoff(*BACKOFF)
         while True:
             if self._closed:
                 raise LayerClosed(self._closed)
@@ -124,11 +125,10 @@ class RedisQueue:
                 if isinstance(error, LayerRefused) and not passing(error):
                     raise
                 self._tell_away(error)
-                await anyio.sleep(pause)
-                pause = min(2 * pause, BACKOFF[1])
+                await anyio.sleep(backoff.next())
                 continue
             self._tell_back()
-            pause = BACKOFF[0]
+            backoff.reset()
             if jobs:  # without an await in between: they are claimed
                 return jobs
             await self.bell.wait(newest, min(seconds, self.poll))

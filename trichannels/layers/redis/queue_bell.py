@@ -5,11 +5,11 @@ worst the one who waits looks for himself, after the time that he has given.
 """
 
 import logging
-import random
 from math import inf
 
 import anyio
 
+from ...backoff import Backoff
 from ...exceptions import LayerRefused, LayerUnreachable
 from .connection import Connection
 from .server import RedisServer
@@ -53,17 +53,16 @@ class Bell:
 
     async def run(self, *, until_idle: bool = False) -> None:
         """Listen while somebody waits, for ever; or until nobody has waited for ``IDLE`` seconds."""
-        pause = BACKOFF[0]
+        backoff = Backoff(*BACKOFF)
         while await self._asked(IDLE if until_idle else inf):
             try:
                 async with self._server.dedicated(self._stream) as connection:
-                    pause = BACKOFF[0]
+                    backoff.reset()
                     await self._listen(connection)
                     continue
             except (LayerUnreachable, LayerRefused) as error:
                 log.debug("no news of %s for now: %s", self._stream, error)
-            await anyio.sleep(pause * random.random())  # noqa: S311 - jitter
-            pause = min(2 * pause, BACKOFF[1])
+            await anyio.sleep(backoff.next())
 
     async def _asked(self, patience: float) -> bool:
         """Wait until somebody wants news; False if nobody does for so many seconds."""

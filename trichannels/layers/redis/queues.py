@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import anyio
 from anyio import CancelScope
 
+from ...backoff import Backoff
 from ...exceptions import ChannelFull, LayerRefused, LayerUnreachable, UnreadableMessage
 from ..queues import Job, JobQueue
 from ..serializers import Message
@@ -162,12 +163,11 @@ class RedisQueues:
 
 async def _persist(call: Callable[[], Any]) -> None:
     """Carry out a call, as often as it takes; until the layer closes."""
-    pause = BACKOFF[0]
+    backoff = Backoff(*BACKOFF)
     while True:
         try:
             await call()
             return
         except (LayerUnreachable, LayerRefused) as error:
-            log.debug("trying again in %g s: %s", pause, error)
-        await anyio.sleep(pause)
-        pause = min(2 * pause, BACKOFF[1])
+            log.debug("to be tried again: %s", error)
+        await anyio.sleep(backoff.next())

@@ -16,7 +16,7 @@ import anyio
 
 from ...exceptions import LayerRefused, LayerUnreachable, TrichannelsError
 from .connection import open_connection, refused
-from .lasting import Backoff, Lasting, Resolve, watched
+from .lasting import Attempts, Lasting, Resolve, watched
 from .outbox import Outbox, OutOfStep, Pending, packed
 from .server import Bounds, Sink, Timeouts
 
@@ -259,7 +259,7 @@ class Subscriber(Lasting):
         for name in list(self._requests):
             self._fail(name, error)
 
-    async def _once(self, backoff: Backoff) -> None:
+    async def _once(self, attempts: Attempts) -> None:
         endpoint = await self._resolve()
         outbox = Outbox(self._bounds.commands, self._bounds.bytes)
         async with open_connection(
@@ -268,7 +268,7 @@ class Subscriber(Lasting):
         ) as connection:  # fmt: skip
             self.generation += 1
             self.connection, self._outbox, self.denied = connection, outbox, None
-            backoff.begin()
+            attempts.begin()
             try:
                 self._wish(list(self.wanted), True)
                 await watched(connection, self._timeouts, self.ask_again)
