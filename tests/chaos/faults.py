@@ -23,7 +23,7 @@ from .timeline import Timeline
 
 Act: TypeAlias = Callable[[Field, random.Random], Awaitable[None]]
 
-LONGEST = 90.0  # seconds that a fault may take before the run is given up
+LONGEST = 150.0  # seconds that a fault may take before the run is given up
 GIVEN_UP = PING_INTERVAL + PING  # seconds of silence after which a connection is given up
 in_thread = trio.to_thread.run_sync
 

@@ -18,7 +18,7 @@ PLANS = [
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.topology)
 async def test_groups_and_presence(plan: Plan) -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         result = await chaos(plan)
     assert result.good, str(result)
     assert sum(findings.counts["recovered silently"] for findings in result.findings.values())
@@ -26,6 +26,6 @@ async def test_groups_and_presence(plan: Plan) -> None:
 
 
 async def test_jobs() -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         result = await chaos_jobs(seed=23, faults=6, rest=0.1, least=200)
     assert result.good, str(result)

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.server, pytest.mark.once]
 
 LEASE, SLACK = 1.0, 3.0  # seconds; the slack is for a busy machine
 LONG = 600.0  # a lease of which nothing runs out in a test
+# For crowds: one loop runs all of them, and is busy for longer than a ping or a reply may take elsewhere.
+CALM = replace(QUICK, reply=PATIENCE, ping=PATIENCE)
 
 
 @asynccontextmanager
@@ -87,11 +89,14 @@ async def test_a_process_that_is_killed_is_gone_within_its_lease(others_are_ther
 
 async def test_many_who_died_unseen_are_found_gone_in_parts() -> None:
     url, prefix = shared_server().url, fresh_prefix()
-    async with node(url, prefix, lease=0.5, dies=True) as dead, anyio.create_task_group() as crowd:
+    async with (
+        node(url, prefix, lease=0.5, dies=True, timeout=PATIENCE, timeouts=CALM) as dead,
+        anyio.create_task_group() as crowd,
+    ):
         for number in range(1200):
             crowd.start_soon(dead.board.enter, "room", f"c{number}", f"user{number}", number)
         await dead.sees("room", *(f"user{number}" for number in range(1200)))
-    async with node(url, prefix, lease=LONG) as here:
+    async with node(url, prefix, lease=LONG, timeout=PATIENCE, timeouts=CALM) as here:
         await here.follow("room")
         await here.sees("room")
         await here.hear(lambda heard: sum(len(event["leaves"]) for event in heard) == 1200)
@@ -366,9 +371,7 @@ async def test_native_cancellation_and_any_other_undo_it_as_well() -> None:
 
 
 async def test_a_burst_of_arrivals_is_told_in_few_diffs() -> None:
-    # Both run in one loop, which is busy for longer than a ping or a reply may take elsewhere.
-    calm = replace(QUICK, reply=PATIENCE, ping=PATIENCE)
-    async with two(lease=LONG, timeout=PATIENCE, timeouts=calm) as (here, other):
+    async with two(lease=LONG, timeout=PATIENCE, timeouts=CALM) as (here, other):
         await other.follow("room")
         roster = Roster(await other.board.snapshot("room"))
         async with anyio.create_task_group() as crowd:

@@ -562,16 +562,17 @@ async def test_answers_that_are_cut_off_at_any_byte_lose_no_job() -> None:
     dice = random.Random(3)
     tally = Tally()
     with Proxy(shared_server().port) as proxy:
-        layer = QueueLayer(url=f"redis://127.0.0.1:{proxy.port}", capacity=10_000)
+        layer = QueueLayer(url=f"redis://127.0.0.1:{proxy.port}", capacity=10_000, claim=600)
+        patient = Retry(retries=1000)  # every cut may cost the same job a delivery
         async with layer_at(prefix=layer.prefix) as sender, layer, collapsed(), anyio.create_task_group() as nursery:
-            await nursery.start(partial(run_worker, tally.application(), layer, WORK, concurrency=4))
+            await nursery.start(partial(run_worker, tally.application(), layer, WORK, concurrency=4, retry=patient))
             for number in range(60):
                 proxy.cut_after(dice.randrange(1, 400))
                 for part in range(3):
                     await sender.send(WORK, message(3 * number + part))
                 await anyio.sleep(0.01)
             proxy.cut_after(10**9)
-            await tally.until(180, within=25)  # the claim is 30 s
+            await tally.until(180)  # the claim is ten minutes
             nursery.cancel_scope.cancel()
 
 

@@ -11,7 +11,7 @@ import redis
 from ..ports import free_port
 from .servers import RedisProcess
 
-PATIENCE = 30.0
+PATIENCE = 90.0  # a sentinel that was stopped for two seconds acts no more for thirty (its "TILT mode")
 FAILOVER = 8.0  # seconds after which a failover that did not come about is asked for again
 BUS = 10_000  # by so much is the port higher on which the nodes of a cluster talk to each other
 

@@ -108,9 +108,11 @@ async def _visit(server: Server, number: int, secure: Certificates | None) -> No
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_every_byte_comes_back(secure: bool, tls: Certificates) -> None:
-    async with LiveServer(app, **(tls.options if secure else {})) as live:
+    # These clients answer no pings, and a loaded machine may need longer than the time between two.
+    patient = {"ping_interval": 1000, "write_timeout": 100, "close_timeout": 100}
+    async with LiveServer(app, **patient, **(tls.options if secure else {})) as live:
         tasks = trio.lowlevel.current_statistics().tasks_living
-        with trio.fail_after(60):
+        with trio.fail_after(180):
             async with trio.open_nursery() as nursery:
                 for number in range(SECURE if secure else SOCKETS):
                     nursery.start_soon(partial(_visit, live.server, number, tls if secure else None))
