@@ -229,6 +229,14 @@ class SyncChatConsumer(WebsocketConsumer):
 """
 
 
+def write(files: Mapping[str, str], folder: Path) -> None:
+    """Write a project into a folder."""
+    for name, text in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+
 def run(where: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code in the project; neither Channels nor daphne can be imported there."""
     blocked = "import sys; sys.modules.update(dict.fromkeys(['channels', 'channels_redis', 'daphne'])); "
@@ -238,10 +246,7 @@ def run(where: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_tutorials_chat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, text in PROJECT.items():
-        file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text)
+    write(PROJECT, tmp_path)
     assert main(["upgrade", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "7 files changed, 0 things are left to you\n"
     assert (tmp_path / "chat" / "consumers.py").read_text().startswith(CONSUMERS_AFTER)

@@ -105,16 +105,17 @@ class SyncChannelLayer:
         refuse_loops()
         require_channel_name(channel)
         sealed = self._seal(message)
-        if not isinstance(self.wire, Native):
-            self._client(channel).run("PUBLISH", channel, sealed)
-        elif "!" not in channel:
+        native = isinstance(self.wire, Native)
+        if native and "!" not in channel:
             self._enqueue(channel, sealed, delay)
         elif delay:
             raise InvalidChannelLayerError(
                 f"send({channel!r}, delay=…): without an event loop only work queues take what is to come later"
             )
-        else:
+        elif native:
             self._letter(token_of(channel), Letter(MESSAGE, channel, sealed))
+        else:
+            self._client(channel).run("PUBLISH", channel, sealed)
 
     def _enqueue(self, channel: str, sealed: bytes, delay: float) -> None:
         assert isinstance(self.wire, Native)
