@@ -261,7 +261,7 @@ def test_an_answer_that_cannot_be_read_hides_no_other(redis: RedisProcess, monke
 # ---- the example's own tests
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.once)])
 def test_the_tests_of_the_example(database: str, chat: Path, request: pytest.FixtureRequest) -> None:
     environment = {}
     if database == "postgresql":
