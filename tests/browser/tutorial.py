@@ -1,4 +1,4 @@
-"""The pictures of the tutorial: it is followed to the letter, and looked at in Chromium after each part.
+"""The pictures of the tutorial: it is followed as a newcomer would, and looked at in Chromium after each part.
 
 ``python -m tests.browser.tutorial`` writes them to ``docs/tutorial/``. What they are to show is checked before.
 """
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from ..project.programs import STARTED, Program
-from ..test_tutorial import PAGES, follow
+from ..project.programs import STARTED
+from ..test_package import build
+from ..test_tutorial import PAGES, Terminal, steps
 from .conftest import chromium, find_chromium
 
 HERE = PAGES[0].parent
@@ -19,9 +20,10 @@ SIZE = {"width": 480, "height": 190}
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    with Program("manage.py", "runserver", "0", "--noreload", folder=folder) as server:
-        yield server.wait_for(STARTED)[1]
+def served(terminal: Terminal) -> Iterator[str]:
+    (runserver,) = steps(PAGES[0], "serve")
+    with terminal.started(f"{runserver} 0 --noreload") as server:
+        yield server.heard(STARTED)[1]
 
 
 @contextmanager
@@ -58,18 +60,18 @@ def main() -> None:
     program = find_chromium()
     if program is None:
         raise SystemExit("no chromium on PATH; install it with: apt-get install chromium")
-    with tempfile.TemporaryDirectory() as name, chromium(program) as browser:
-        folder = Path(name)
-        follow(PAGES[0], folder)
-        with served(folder) as url, visitor(browser) as one:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as dist, chromium(program) as browser:
+        terminal = Terminal(Path(folder), build(Path(dist)).wheel.parent)
+        terminal.follow(PAGES[0])
+        with served(terminal) as url, visitor(browser) as one:
             page = one.new_page()
             page.goto(f"{url}/rooms/lobby/")
             say(page, "Is anybody here?")
             hears(page, "Is anybody here?")
             take(page, 1)
 
-        follow(PAGES[1], folder)
-        with served(folder) as url, visitor(browser) as one, visitor(browser) as other:
+        terminal.follow(PAGES[1])
+        with served(terminal) as url, visitor(browser) as one, visitor(browser) as other:
             page, second = one.new_page(), other.new_page()
             page.goto(f"{url}/rooms/lobby/")
             second.goto(f"{url}/rooms/lobby/")
@@ -80,8 +82,8 @@ def main() -> None:
                 hears(each, "Yes, in the other tab")
             take(second, 2)
 
-        follow(PAGES[2], folder)
-        with served(folder) as url, visitor(browser) as one:
+        terminal.follow(PAGES[2])
+        with served(terminal) as url, visitor(browser) as one:
             admin = log_in(one, url)
             page = one.new_page()
             page.goto(f"{url}/rooms/lobby/")
