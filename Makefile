@@ -1,8 +1,11 @@
 # Two commands for newcomers: `make demo` and `make test`. PYTHON=/path/to/python chooses the interpreter.
 
 OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
-# pyenv's shims are on PATH even where they lead nowhere: ask each candidate before believing in it.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+# The newest, also of those that pyenv has. Its shims are on PATH even where they lead nowhere: ask each candidate
+# before believing in it.
+PYENV = $$HOME/.pyenv/versions
+PYTHON ?= $(shell for p in python3.13 $(PYENV)/3.13.*/bin/python python3.12 $(PYENV)/3.12.*/bin/python \
+	python3.11 $(PYENV)/3.11.*/bin/python python3 python; do \
 	$$p -c '$(OLD_ENOUGH)' 2>/dev/null && { command -v $$p; exit; }; done)
 
 DEMO = .venv
