@@ -176,7 +176,7 @@ def test_the_tutorial(terminal: Terminal) -> None:
             url = server.heard(r"listening on (http://127\.0\.0\.1:\d+)", 2)[1]  # each process says so
             with socket(url, additional_headers=cookie) as one:
                 assert one.recv(10) == '{"author": "ada", "text": "hello"}', "what was said before"
-                assert "2 processes, 1 socket\n" in terminal.run(f"{status} --timeout 3")
+                assert "2 processes, 1 socket\n" in terminal.run(f"{status} --timeout 6")
                 terminal.run(f"REDIS={redis.url} python manage.py shell -c {quote(LOGOUT.format(key=key))}")
                 assert code_of(one) == 4401
     with terminal.started(serve.partition(" ")[2]) as server:

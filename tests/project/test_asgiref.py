@@ -10,10 +10,12 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from trichannels.auth import AuthMiddlewareStack, get_user, login, logout
 from trichannels.bridge import Bridge, LaneCancelled, checkpoint, use_bridge
+from trichannels.bridge import sync_to_async as own_sync_to_async
+from trichannels.bridge.island import current_island
 from trichannels.db import DjangoHooks, database_sync_to_async, install_async_orm, use_database_bridge
 from trichannels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 from trichannels.sessions import get_session
@@ -172,3 +174,52 @@ async def test_what_blocking_code_waits_for_is_cancelled_with_it(within: Any) ->
             await database_sync_to_async(began.wait)()
             group.cancel_scope.cancel()
     assert told == ["cancelled"]
+
+
+# ---- our own wrappers within asgiref's
+
+
+async def test_what_blocking_code_waits_for_is_in_its_transaction() -> None:
+    """Both wrappers come back to the thread that waits, on whose connection the row is that nobody else sees."""
+
+    async def count_both() -> tuple[int, int, int]:
+        def count() -> int:
+            return int(Group.objects.filter(name="unseen").count())
+
+        return await database_sync_to_async(count)(), await sync_to_async(count)(), await own_sync_to_async(count)()
+
+    def work() -> tuple[int, int, int]:
+        with transaction.atomic():
+            Group.objects.create(name="unseen")
+            seen = async_to_sync(count_both)()
+            transaction.set_rollback(True)
+        return seen
+
+    async with Bridge(1, hooks=DjangoHooks) as bridge:
+        use_database_bridge(bridge)
+        assert await database_sync_to_async(work)() == (1, 1, 1)
+        assert not await Group.objects.filter(name="unseen").aexists()
+        await bridge.run(connections.close_all)
+
+
+async def test_a_task_that_outlives_the_blocking_code_has_lanes_of_its_own() -> None:
+    go, threads = threading.Event(), []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def later() -> None:
+        await database_sync_to_async(threading.get_ident)()
+        while not go.is_set():
+            await asyncio.sleep(0)
+        threads.append(await database_sync_to_async(threading.get_ident)())
+
+    async def begin() -> None:
+        tasks.append(asyncio.create_task(later()))
+
+    async with Bridge(1) as bridge:
+        use_database_bridge(bridge)
+        lane = await database_sync_to_async(threading.get_ident)()
+        await database_sync_to_async(async_to_sync(begin))()
+        go.set()
+        await (await current_island()).call(asyncio.wait, tasks)
+    assert threads
+    assert lane not in threads

@@ -17,6 +17,8 @@ from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, S
 from django.urls import path, reverse
 from django.utils import translation
 
+from trichannels.db import database_sync_to_async
+
 seen: Counter[str] = Counter()
 threads: list[str] = []
 
@@ -34,6 +36,7 @@ def hello(request: HttpRequest) -> HttpResponse:
 
 async def hello_async(request: HttpRequest) -> HttpResponse:
     await asyncio.sleep(0)
+    assert await database_sync_to_async(one)() == 1
     return HttpResponse(f"hello {request.GET.get('name', 'you')}, {await sync_to_async(one)()}")
 
 
@@ -90,7 +93,8 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
 async def numbers_async(count: int, pause: float, query: bool) -> AsyncIterator[str]:
     try:
         for number in range(count):
-            yield f"{number}{await sync_to_async(one)() if query else ''}\n"
+            ask = sync_to_async(one) if number % 2 else database_sync_to_async(one)
+            yield f"{number}{await ask() if query else ''}\n"
             await asyncio.sleep(pause)
     finally:
         seen["async stream closed"] += 1

@@ -23,6 +23,7 @@ from .bridge import Bridge, call
 from .home import this_loop
 from .island import AsyncioIsland, current_island
 from .lane import in_lane, when_cancelled
+from .lent import lending
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def adopted(island: AsyncioIsland) -> Iterator[None]:
     if loop.get_task_factory() is not _make_task:
         loop.set_task_factory(_make_task)
     token = _TASKS.set(tasks)
-    with when_cancelled(partial(loop.call_soon_threadsafe, tasks.cancel)):
+    with when_cancelled(partial(loop.call_soon_threadsafe, tasks.cancel)), lending(loop, as_asgiref):
         for name, value in zip(MARKS, (loop, os.getpid()), strict=True):
             setattr(marks, name, value)
         try:
@@ -102,6 +103,11 @@ def put_before(kind: Any, around: Callable[[Callable[..., Any]], Callable[..., A
         ours = wraps(theirs)(around(theirs))
         ours.is_ours = True  # type: ignore[attr-defined]
         kind.__call__ = ours
+
+
+async def as_asgiref(work: Callable[[], T]) -> T:
+    """Run it where asgiref's own ``sync_to_async`` does: in the thread that waits, or by :func:`in_lanes`."""
+    return await SyncToAsync(work, thread_sensitive=True)()
 
 
 def adopt_lanes() -> None:
@@ -193,7 +199,8 @@ def in_lanes(executor: LaneExecutor) -> Iterator[None]:
         return
     executors.current = executor
     try:
-        yield
+        with lending(asyncio.get_running_loop(), as_asgiref):
+            yield
     finally:
         executors.current = None
 

@@ -20,6 +20,7 @@ from .ending import Ending, at_loop_end, forget
 from .home import blocks_too
 from .hooks import Hooks
 from .lane import Call, Lane, frame_of, held_by, here
+from .lent import lent_threads
 from .only import or_only
 
 log = logging.getLogger("trichannels.bridge")
@@ -435,7 +436,10 @@ def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable
 
     @wraps(func)
     async def awaitable(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await bridge().run(func, *args, **kwargs)
+        in_lane = partial(bridge().run, func, *args, **kwargs)
+        if (lent := lent_threads()) is not None:
+            return await lent.run(partial(func, *args, **kwargs), in_lane)
+        return await in_lane()
 
     return awaitable
 
