@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from anyio.lowlevel import RunVar
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from .bridge import Bridge, Hooks, current_bridge, surround_with
@@ -66,6 +67,9 @@ class DjangoHooks(Hooks):
 
     def close(self) -> None:
         connections.close_all()
+        for wrapper in self._opened:
+            if wrapper.connection is not None and not _is_lent(wrapper):  # in memory: Django keeps those open
+                BaseDatabaseWrapper.close(wrapper)  # it goes with this thread, of which Python 3.13 would complain
 
     def opened(self, wrapper: Any) -> None:
         """A connection was made in this lane's thread."""

@@ -194,8 +194,9 @@ def a_lost_update(source: str) -> None:
     kept = [0]
 
     def read() -> int:
+        found = kept[0]
         both.wait()  # in Channels, where all calls share one thread, nobody would come by
-        return kept[0]
+        return found
 
     def write(count: int) -> None:
         kept[0] = count
