@@ -517,6 +517,7 @@ steps = st.lists(st.one_of(events, st.just("client"), st.just("take")), max_size
 
 
 @settings(max_examples=200, deadline=None)
+@pytest.mark.once
 @given(inboxes, steps)
 def test_the_mailbox_does_what_a_plain_list_would_do(limits: Inbox, script: list[Envelope | str]) -> None:
     async def compare() -> None:

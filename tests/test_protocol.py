@@ -84,6 +84,7 @@ def test_only_a_body_can_have_more_to_come(event: dict[str, Any]) -> None:
 
 
 @settings(deadline=None)
+@pytest.mark.once
 @given(st.sampled_from([WEBSOCKET, HTTP, LIFESPAN]), st.data())
 def test_no_walk_leaves_the_tables(table: Table, data: st.DataObject) -> None:
     state = next(iter(table))

@@ -207,6 +207,7 @@ def test_comments_ids_and_retries_on_the_wire() -> None:
     assert encode_retry(0) == b"retry: 0\n\n"
 
 
+@pytest.mark.once
 @given(st.text(), st.text().filter(lambda text: not set("\r\n") & set(text)), st.text(alphabet="ab 7:é"))
 def test_what_is_sent_is_what_a_client_gets(data: str, event: str, name: str) -> None:
     source = Source()
@@ -1015,11 +1016,13 @@ async def test_a_header_that_is_no_text_cannot_be_read_and_a_long_query_is_no_tr
                 assert first.startswith(b"event: resync\n" if header else b"id: 1,")
 
 
+@pytest.mark.once
 @given(st.text(alphabet="1,-09af%.~é", max_size=60) | st.text())
 def test_reading_an_id_never_fails(text: str) -> None:
     read_id(text)
 
 
+@pytest.mark.once
 @given(
     st.dictionaries(st.text(), st.builds(Position, st.integers(0, 10**17), st.text("ab0-.,%", min_size=1)), max_size=9)
 )
@@ -1043,6 +1046,7 @@ steps = st.tuples(
 )
 
 
+@pytest.mark.once
 @given(st.dictionaries(st.sampled_from([*map(key_of, "abcd"), OTHERS]), claims), st.lists(steps))
 def test_what_the_histories_told_is_never_what_a_client_claimed(claimed: Any, taken: list[Any]) -> None:
     """Even where, against what layers promise, groups share an epoch."""

@@ -33,6 +33,7 @@ def test_so_many_retries_are_allowed() -> None:
     assert Retry(retries=2).deliveries == 3
 
 
+@pytest.mark.once
 @given(some.integers(0, 10**9), some.floats(0, 1), some.floats(0, 1e6), some.floats(0, 1e6))
 def test_a_delay_is_within_its_bounds(deliveries: int, chance: float, first: float, most: float) -> None:
     assert 0 <= Retry(first=first, most=most).delay(deliveries, chance) <= most

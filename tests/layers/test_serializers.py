@@ -55,6 +55,7 @@ def with_types(value: object) -> object:
 
 
 @settings(deadline=None)
+@pytest.mark.once
 @given(messages)
 def test_what_passes_comes_back_the_same(message: dict[str, Any]) -> None:
     back = round_trip(message)
@@ -75,6 +76,7 @@ tupled = st.recursive(
 
 
 @settings(deadline=None)
+@pytest.mark.once
 @given(st.dictionaries(st.text(), tupled, max_size=4))
 def test_tuples_come_back_as_lists(message: dict[str, Any]) -> None:
     assert round_trip(message) == as_lists(message)

@@ -50,6 +50,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.once
 @given(steps=STEPS, most=st.sampled_from([1, 2, 256]))
 @settings(max_examples=300, deadline=None)
 def test_the_server_comes_to_hold_what_is_wanted(steps: list[tuple[Any, ...]], most: int) -> None:
