@@ -6,6 +6,7 @@ Nobody ever gets the answer to what another has asked, and nothing stays behind.
 import asyncio
 import logging
 import random
+import re
 import socket
 import threading
 from collections import Counter
@@ -141,7 +142,7 @@ async def test_a_server_that_stays_away() -> None:
         async with opened(redis.url) as server:
             await server.execute("PING")
             redis.kill()
-            await until(lambda: server.link.connection is None, "that it is missed")
+            await until(lambda: re.search(REFUSED, server.link.problem), "that it is missed")
             began = anyio.current_time()
             with pytest.raises(LayerUnreachable, match=rf"not reached in time \(0\.3 s\): .*({REFUSED})") as caught:
                 await server.execute("PING", timeout=0.3)
@@ -536,6 +537,7 @@ def deaf(sock: socket.socket) -> None:
 async def test_a_port_where_something_else_answers(talk: Callable[[socket.socket], None]) -> None:
     with stranger(talk) as port:
         async with opened(f"redis://127.0.0.1:{port}") as server:
+            await until(lambda: server.link.problem != "no connection yet", "that it is found out")
             with pytest.raises(LayerUnreachable, match=r"RESP3|ERR what|closed the connection") as caught:
                 await server.execute("PING", timeout=0.3)
             assert not isinstance(caught.value, OutcomeUnknown)

@@ -133,7 +133,7 @@ def test_errors_are_those_of_the_layer() -> None:
         with pytest.raises((LayerRefused, LayerUnreachable), match=r"WRONGPASS|invalid"):
             wrong.group_send("group", message())
         wrong.close()
-        with SyncChannelLayer(url=server.url, timeout=0.3) as right:
+        with SyncChannelLayer(url=server.url, timeout=1) as right:
             right.group_send("group", message())
             server.stop()
             with pytest.raises(OutcomeUnknown):
