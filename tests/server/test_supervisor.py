@@ -196,10 +196,17 @@ def a_python(code: str) -> Callable[[Sequence[int]], list[str]]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the supervisor start again without a pause."""
-    monkeypatch.setattr(supervisor, "PAUSE", (0, 0))
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let the supervisor start again without a pause; gives the failures that it counted."""
+    counted: list[int] = []
+
+    def no_pause(failures: int, first: float, most: float) -> float:
+        counted.append(failures)
+        return 0
+
+    monkeypatch.setattr(supervisor, "pause_after", no_pause)
     monkeypatch.setattr(parent, "MARGIN", 0.3)
+    return counted
 
 
 @contextmanager
@@ -210,10 +217,11 @@ def a_socket() -> Iterator[list[socket.socket]]:
 
 @pytest.mark.parametrize("code", [DIES, SERVES_AND_DIES])
 async def test_it_gives_up_on_a_worker_that_dies_again_and_again(
-    code: str, at_once: None, caplog: pytest.LogCaptureFixture, descriptors: None
+    code: str, at_once: list[int], caplog: pytest.LogCaptureFixture, descriptors: None
 ) -> None:
     with trio.fail_after(60), a_socket() as sockets, pytest.raises(StartupFailed, match="5 workers in a row died"):
         await Supervisor(a_python(code), sockets, 1, 1).run()
+    assert at_once == [1, 2, 3, 4]
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 4
 
 
@@ -234,13 +242,15 @@ async def stopped(supervisor: Supervisor, *seconds: float) -> None:
             supervisor.stop(number)
 
 
-async def test_a_worker_that_does_not_end_is_killed_and_the_exit_code_says_so(at_once: None, descriptors: None) -> None:
+async def test_a_worker_that_does_not_end_is_killed_and_the_exit_code_says_so(
+    at_once: list[int], descriptors: None
+) -> None:
     with trio.fail_after(60), a_socket() as sockets, pytest.raises(ExceptionGroup) as raised:
         await stopped(Supervisor(a_python(STUBBORN), sockets, 1, 1), 100, 0)
     assert raised.group_contains(StartupFailed, match="was killed")
 
 
-async def test_a_worker_that_ends_badly_makes_the_exit_code_bad(at_once: None, descriptors: None) -> None:
+async def test_a_worker_that_ends_badly_makes_the_exit_code_bad(at_once: list[int], descriptors: None) -> None:
     with trio.fail_after(60), a_socket() as sockets, pytest.raises(ExceptionGroup) as raised:
         await stopped(Supervisor(a_python(OBEYS_AND_FAILS), sockets, 1, 1), 20)
     assert raised.group_contains(StartupFailed, match="exit code 5")

@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol, TypeAlias, TypeVar
 
 import anyio
 
-from ..backoff import Backoff
+from ..backoff import pause_after
 from ..exceptions import LayerClosed, LayerRefused, LayerUnreachable, OutcomeUnknown
 from ..inbox import Ledger
 from ..nursery import collapsed
@@ -20,7 +20,7 @@ Transmit: TypeAlias = Callable[[Sequence[bytes]], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[bytes]]
 """Waits for the next frame."""
 
-PAUSE = (0.05, 2.0)  # seconds between two attempts to open an end: at most, first and last
+PAUSE = (0.05, 2.0)  # seconds before an end is opened again: at most, after none and after many failures
 
 
 class Wire(Protocol):
@@ -50,7 +50,7 @@ class Ends:
         self, open_end: Callable[[], AbstractAsyncContextManager[T]], use: Callable[[T], Awaitable[object]]
     ) -> NoReturn:
         """Open one end after the other, for ever, and call ``use(end)`` in its block, which ends when that is lost."""
-        backoff = Backoff(*PAUSE)
+        failures = 0
         while True:
             opened = None
             try:
@@ -60,9 +60,9 @@ class Ends:
             except Exception as error:  # noqa: BLE001 - a task that has ended would leave the process deaf, or dumb
                 self._note(error, lost=opened is not None)
             # One that is lost as soon as it is open must not be opened again and again without a pause.
-            if opened is not None and anyio.current_time() - opened > PAUSE[1]:
-                backoff.reset()
-            await anyio.sleep(backoff.next())
+            lasted = opened is not None and anyio.current_time() - opened > PAUSE[1]
+            failures = 0 if lasted else failures + 1
+            await anyio.sleep(pause_after(failures, *PAUSE))
 
     def _note(self, error: Exception, *, lost: bool) -> None:
         said = error.problem if isinstance(error, LayerUnreachable) else str(error)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
-from ..backoff import Backoff
+from ..backoff import pause_after
 from ..exceptions import StartupFailed
 from .child import Child, Command
 from .parent import Parent
@@ -15,7 +15,7 @@ LOG = logging.getLogger("trichannels.server.supervisor")
 
 HEALTHY = 5.0  # seconds of serving after which a death says nothing about the start
 ATTEMPTS = 5  # deaths in a row, each before it was healthy, until we give up
-PAUSE = (0.5, 10.0)  # seconds before the next start: at most, first and last
+PAUSE = (0.5, 10.0)  # seconds before the next start: at most, after none and after many failures
 
 
 class Supervisor(Parent):
@@ -32,16 +32,13 @@ class Supervisor(Parent):
 
     async def _keep(self, nursery: trio.Nursery) -> None:
         """Keep one worker: start it, and another whenever it dies."""
-        failures, backoff = 0, Backoff(*PAUSE)
+        failures = 0
         while not self._stopping.is_set():
             async with self._open_child() as child:
                 await self._attend(child, nursery)
-            failures += 1
-            if child.served >= HEALTHY:
-                failures = 0
-                backoff.reset()
+            failures = 0 if child.served >= HEALTHY else failures + 1
             if not self._stopping.is_set():
-                await self._after(child, failures, backoff)
+                await self._after(child, failures)
 
     async def _attend(self, child: Child, nursery: trio.Nursery) -> None:
         """Stay with a worker to its end; the first that serves brings the others."""
@@ -57,14 +54,14 @@ class Supervisor(Parent):
             for _ in range(self._count - 1):
                 nursery.start_soon(self._keep, nursery)
 
-    async def _after(self, child: Child, failures: int, backoff: Backoff) -> None:
+    async def _after(self, child: Child, failures: int) -> None:
         """Give up, or wait a while before another worker takes this one's place."""
         if child.failure is not None and not self._proven.is_set():
             self._give_up(child.failure)
         elif failures >= ATTEMPTS:
             self._give_up(child.failure or StartupFailed(f"{failures} workers in a row died early, {child.end}"))
         else:
-            seconds = backoff.next()
+            seconds = pause_after(failures, *PAUSE)
             LOG.error("worker %d is gone (%s): another one starts in %.1f s", child.pid, child.end, seconds)
             with trio.move_on_after(seconds):
                 await self._stopping.wait()

@@ -169,5 +169,6 @@ async def _persist(call: Callable[[], Any]) -> None:
             await call()
             return
         except (LayerUnreachable, LayerRefused) as error:
-            log.debug("to be tried again: %s", error)
-        await anyio.sleep(backoff.next())
+            pause = backoff.next()
+            log.debug("trying again in %g s: %s", pause, error)
+        await anyio.sleep(pause)
