@@ -436,10 +436,9 @@ def awaitable_on(bridge: Callable[[], Bridge], func: Callable[P, T]) -> Callable
 
     @wraps(func)
     async def awaitable(*args: P.args, **kwargs: P.kwargs) -> T:
-        in_lane = partial(bridge().run, func, *args, **kwargs)
-        if (lent := lent_threads()) is not None:
-            return await lent.run(partial(func, *args, **kwargs), in_lane)
-        return await in_lane()
+        if (lent := lent_threads()) is None:
+            return await bridge().run(func, *args, **kwargs)
+        return await lent.run(partial(func, *args, **kwargs), lambda: bridge().run(func, *args, **kwargs))
 
     return awaitable
 
