@@ -29,3 +29,9 @@ def node() -> str | None:
 def missing(server: str, cure: str) -> NoReturn:
     """End a test that cannot find its server: in CI it fails, elsewhere it is skipped with what would install it."""
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"there is no {server}: {cure}")
+
+
+def require_index(said: str) -> None:
+    """End a test whose pip, by what it ``said``, has found no package index, as :func:`missing` does."""
+    if "No matching distribution" in said:
+        missing("package index that can be reached", "connect this machine, or give pip a mirror")

@@ -21,7 +21,7 @@ from websockets.typing import Origin
 
 from trichannels import __version__
 
-from .foreign import missing
+from .foreign import require_index
 from .processes import Running, running_program
 from .project.programs import STARTED, code_of
 from .redis.servers import RedisProcess
@@ -50,6 +50,10 @@ LOGOUT = (
 def steps(page: Path, kind: str) -> list[str]:
     """Return what a page has of one kind of step."""
     return [step[3].strip() for step in STEP.finditer(page.read_text()) if step[1] == kind]
+
+
+# The page's own command, at a port that is free.
+RUNSERVER = f"{steps(PAGES[0], 'serve')[0]} 0 --noreload"
 
 
 class Terminal:
@@ -82,8 +86,7 @@ class Terminal:
         try:
             self.run(script)
         except AssertionError as failed:
-            if "No matching distribution" in str(failed):
-                missing("package index that can be reached", "connect this machine, or give pip a mirror")
+            require_index(str(failed))
             raise
         environment = self.folder / ".venv"
         called = {name for page in PAGES for kind in ("run", "serve") for name in programs(page, kind)}
@@ -142,23 +145,22 @@ def socket(url: str, **more: Any) -> Any:
 
 def test_the_tutorial(terminal: Terminal) -> None:
     first, second, third, fourth = PAGES
-    runserver = f"{steps(first, 'serve')[0]} 0 --noreload"
     terminal.follow(first)
-    with terminal.started(runserver) as server:
+    with terminal.started(RUNSERVER) as server:
         url = server.heard(STARTED)[1]
         with socket(url) as echo:
             echo.send('{"text": "hello"}')
             assert echo.recv(10) == '{"text": "hello"}'
 
     terminal.follow(second)
-    with terminal.started(runserver) as server:
+    with terminal.started(RUNSERVER) as server:
         url = server.heard(STARTED)[1]
         with socket(url) as one, socket(url) as other:
             one.send('{"text": "hello"}')
             assert one.recv(10) == other.recv(10) == '{"text": "hello"}'
 
     terminal.follow(third)
-    with terminal.started(runserver) as server:
+    with terminal.started(RUNSERVER) as server:
         url = server.heard(STARTED)[1]
         with socket(url) as stranger:
             assert code_of(stranger) == 4401

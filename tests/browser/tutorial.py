@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 
 from ..project.programs import STARTED
 from ..test_package import build
-from ..test_tutorial import PAGES, Terminal, steps
+from ..test_tutorial import PAGES, RUNSERVER, Terminal
 from .conftest import chromium, find_chromium
 
 HERE = PAGES[0].parent
@@ -21,8 +21,7 @@ SIZE = {"width": 480, "height": 190}
 
 @contextmanager
 def served(terminal: Terminal) -> Iterator[str]:
-    (runserver,) = steps(PAGES[0], "serve")
-    with terminal.started(f"{runserver} 0 --noreload") as server:
+    with terminal.started(RUNSERVER) as server:
         yield server.heard(STARTED)[1]
 
 
